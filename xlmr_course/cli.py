@@ -1,0 +1,178 @@
+"""`xlmr-course …`: one command for each thing a learner, teacher or contributor does.
+
+Imports stand inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+if sys.version_info < (3, 11):  # noqa: UP036 - pip refuses an old Python, a copied folder doesn't
+    sys.exit(f"The course needs Python 3.11 or newer; this is {sys.version.split()[0]}.")
+
+import typer
+
+app = typer.Typer(
+    name="xlmr-course",
+    help="Build XLM-RoBERTa from scratch: run, read and check the course.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+Chapters = Annotated[list[str] | None, typer.Argument(help="numbers or names, such as 5 or 05_the_encoder")]
+
+
+@app.command()
+def doctor() -> None:
+    """Look at this machine: what is ready, what is missing, what to do about it."""
+    from xlmr_course.classroom.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        typer.echo(finding.line())
+    raise typer.Exit(any(finding.state == "missing" for finding in findings))
+
+
+@app.command()
+def course(
+    record: Annotated[
+        bool, typer.Option(help="keep the measured minutes and memory in notebooks/measured.json")
+    ] = False,
+) -> None:
+    """Run every chapter, write build/course/index.html, and print the final table."""
+    _run([], record)
+
+
+@app.command()
+def run(chapters: Chapters = None) -> None:
+    """Run some chapters as HTML into build/course/."""
+    _run(chapters or [], record=False)
+
+
+@app.command()
+def notebooks(
+    chapters: Chapters = None,
+    execute: Annotated[bool, typer.Option(help="run the cells; without, outputs are kept from the last run")] = True,
+) -> None:
+    """Rebuild the student and solution notebooks from their sources."""
+    from tqdm import tqdm
+
+    from xlmr_course.classroom import build
+    from xlmr_course.classroom.chapters import find
+
+    for chapter in find(chapters or []):
+        with tqdm(desc=chapter.name, unit="cell", dynamic_ncols=True) as bar:
+            build.build(chapter, run=execute, progress=lambda index, cell, bar=bar: bar.update(index + 1 - bar.n))
+
+
+@app.command()
+def lab() -> None:
+    """Open JupyterLab on chapter 00."""
+    first = next(iter(sorted((ROOT / "notebooks").glob("00_*.ipynb"))), ROOT / "notebooks")
+    _call("-m", "jupyterlab", str(first))
+
+
+@app.command("test")
+def run_tests(
+    quick: Annotated[bool, typer.Option(help="leave out executing the chapters")] = False,
+) -> None:
+    """Everything: the package's tests, strict nbval on the solutions, the checks of the student editions."""
+    failed = _call("-m", "pytest", "tests", stop=False)
+    if not quick:
+        from xlmr_course.classroom.validate import validate_solutions
+
+        failed = validate_solutions() or failed
+    raise typer.Exit(failed)
+
+
+@app.command()
+def lint() -> None:
+    """Check style with ruff, over the package, the tests and the chapters' sources."""
+    failed = _call("-m", "ruff", "check", ".", stop=False)
+    failed = _call("-m", "ruff", "format", "--check", ".", stop=False) or failed
+    raise typer.Exit(failed)
+
+
+@app.command()
+def checkpoints() -> None:
+    """List the pretrained models: what they are, and where each would come from on this machine."""
+    from xlmr_course import sources
+
+    for checkpoint in sources.CHECKPOINTS.values():
+        typer.echo(
+            f"{checkpoint.name:6} {checkpoint.parameters / 1e6:6.0f} M parameters {checkpoint.megabytes:6,} MB  "
+            f"{'with' if checkpoint.has_lm_head else 'no'} MLM head  {checkpoint.licence}  {checkpoint.description}\n"
+            f"       {sources.available(checkpoint.name) or 'not here; needs the Hugging Face hub'}"
+        )
+
+
+@app.command()
+def fetch(name: Annotated[str, typer.Argument(help="small, base or large")]) -> None:
+    """Get a checkpoint onto this machine."""
+    from xlmr_course import sources
+
+    typer.echo(f"{name}: {sources.locate(name)}")
+
+
+@app.command()
+def finetune(
+    task: Annotated[str, typer.Option(help="what to learn")] = "topics",
+    checkpoint: Annotated[str, typer.Option(help="small, base, large, or a folder")] = "small",
+    train: Annotated[str, typer.Option(help="languages to train on, such as en or en,sw; or all")] = "en",
+    evaluate: Annotated[str, typer.Option(help="languages to test on, such as sw,ur; or all")] = "all",
+    data: Annotated[Path | None, typer.Option(help="a folder of your own in the corpus's layout")] = None,
+    output: Annotated[Path | None, typer.Option(help="where results.json and the model go")] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 5,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    seeds: Annotated[str, typer.Option(help="one run each, such as 0,1,2")] = "0",
+) -> None:
+    """Fine-tune on one language and print the accuracy in all of them."""
+    from xlmr_course.finetuning import Settings
+    from xlmr_course.finetuning import finetune as train_and_test
+
+    results = train_and_test(
+        task,
+        checkpoint,
+        train,
+        evaluate if evaluate == "all" else evaluate.split(","),
+        data,
+        seeds=[int(seed) for seed in seeds.split(",")],
+        settings=Settings(epochs=epochs, batch_size=batch_size),
+        output=output,
+    )
+    typer.echo(results.table())
+    if output is not None:
+        results.plot(output / "results.png")
+
+
+def main() -> None:
+    """Run a command; what the user can mend is one sentence, not a traceback ($XLMR_COURSE_DEBUG shows it)."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("XLMR_COURSE_DEBUG"):
+            raise
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+def _run(chapters: list[str], record: bool) -> None:
+    from xlmr_course.classroom.run import run_course
+
+    table = run_course(chapters, record=record)
+    typer.echo(f"\n{table}\n" if table else "")
+    typer.echo(f"Open {Path('build/course/index.html')} in a browser.")
+
+
+def _call(*arguments: str, stop: bool = True) -> int:
+    """Run this Python with arguments, in the checkout; with `stop` its exit code ends the command."""
+    code = subprocess.call([sys.executable, *arguments], cwd=ROOT)
+    if stop and code:
+        raise typer.Exit(code)
+    return code

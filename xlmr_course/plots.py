@@ -1,0 +1,135 @@
+"""The course's figures: one style, readable on light and dark pages, each with a text that says what it shows.
+
+Figures carry their own light card as background, so they look the same everywhere. Languages are named by their codes:
+no font on a learner's machine need know every script.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+INK, QUIET, CARD = "#26303d", "#6b7686", "#fbfaf7"
+# Distinguishable with the common colour-vision deficiencies (after Okabe and Ito 2008).
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072b2", "#d9730d", "#00795c", "#b8312f", "#8a4f9e"
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
+DPI = 144
+
+STYLE = {
+    "figure.facecolor": CARD,
+    "axes.facecolor": CARD,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.grid": False,
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "font.size": 10.5,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+    "image.cmap": "cividis",
+    "svg.hashsalt": "xlmr-course",
+}
+
+
+def style() -> AbstractContextManager:
+    """The course's look, for a `with` block around the drawing."""
+    return mpl.rc_context(STYLE)
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Display a figure with its alt text, and close it.
+
+    Args:
+        alt: what the picture shows, in a sentence or two, for those who don't see it.
+    """
+    from IPython.display import display
+
+    if not alt.strip():
+        raise ValueError("this figure has no alt text; say in a sentence what it shows")
+    width = round(figure.get_figwidth() * 96)
+    data = {"image/png": base64.b64encode(png(figure)).decode(), "text/plain": alt}
+    display(data, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes, the same for the same figure; it is closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.15)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def results_by_language(results, path: str | Path | None = None) -> Figure:
+    """Accuracy by language as points with their 95 % intervals, the training language marked.
+
+    Args:
+        results: a `Results`.
+        path: also write the picture there.
+    """
+    rows = list(reversed(results.languages))
+    trained = results.train_language.split(",")
+    with style():
+        figure, axes = plt.subplots(figsize=(7, 0.32 * len(rows) + 1.2))
+        for y, row in enumerate(rows):
+            colour = ORANGE if row.language in trained else BLUE
+            axes.plot([row.low, row.high], [y, y], color=colour, alpha=0.35, linewidth=6, solid_capstyle="round")
+            axes.plot(row.accuracy, y, "o", color=colour, markersize=7)
+            axes.text(1.02, y, f"{row.accuracy:.2f}", va="center", transform=axes.get_yaxis_transform())
+        labels = [f"{row.language} (trained)" if row.language in trained else row.language for row in rows]
+        axes.set_yticks(range(len(rows)), labels)
+        axes.set_xlim(min(0.5, min(row.low for row in rows) - 0.02), 1)
+        axes.set_xlabel("accuracy on the test sentences, with 95 % interval")
+        axes.grid(axis="x", color=QUIET, alpha=0.2)
+        figure.tight_layout()
+        if path is not None:
+            Path(path).write_bytes(png(figure))
+    return figure
+
+
+def heatmap(
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str = "",
+    label: str = "",
+    limits: tuple[float, float] | None = None,
+    annotate: bool = False,
+    axes: plt.Axes | None = None,
+) -> Figure:
+    """A table `(len(rows), len(columns))` as colours, light is more; with `annotate` the values stand in the cells."""
+    with style():
+        if axes is None:
+            _, axes = plt.subplots(figsize=(0.55 * len(columns) + 2, 0.42 * len(rows) + 1.2))
+        low, high = limits or (float(np.min(values)), float(np.max(values)))
+        image = axes.imshow(values, vmin=low, vmax=high, aspect="auto")
+        axes.set_xticks(range(len(columns)), columns, rotation=45 if max(map(len, columns)) > 3 else 0, ha="right")
+        axes.set_yticks(range(len(rows)), rows)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_title(title)
+        if annotate:
+            for (y, x), value in np.ndenumerate(values):
+                dark = (value - low) < 0.55 * (high - low)
+                axes.text(x, y, f"{value:.2f}", ha="center", va="center", color="white" if dark else INK, fontsize=8.5)
+        bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, label=label)
+        bar.outline.set_visible(False)
+        return axes.figure
