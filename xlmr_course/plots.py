@@ -133,3 +133,24 @@ def heatmap(
         bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, label=label)
         bar.outline.set_visible(False)
         return axes.figure
+
+
+def show_sentences(rows: Sequence[Sequence[str]], header: Sequence[str] = ("", "")) -> None:
+    """Display a table whose first column is a language code and whose other cells are text in that language.
+
+    Each cell says which language it is in, so that browsers pick the font and the writing direction.
+    """
+    from html import escape
+
+    from IPython.display import display
+
+    head = "".join(f'<th style="text-align:left">{escape(cell)}</th>' for cell in header)
+    body = "".join(
+        f"<tr><td><code>{escape(code)}</code></td>"
+        + "".join(f'<td lang="{code}" dir="auto" style="text-align:start">{escape(cell)}</td>' for cell in cells)
+        + "</tr>"
+        for code, *cells in rows
+    )
+    html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    plain = "\n".join("  ".join(row) for row in rows)
+    display({"text/html": html, "text/plain": plain}, raw=True)

@@ -76,12 +76,12 @@ def read_source(chapter: Chapter) -> NotebookNode:
 
 def solution_notebook(chapter: Chapter) -> NotebookNode:
     """The solution edition, not yet executed: answers without their markers, no hidden checks, no mistakes."""
-    return _edition(chapter, roles=("answer", "check"), answer=_without_markers)
+    return _edition(chapter, roles=("answer", "check"), answer=without_markers)
 
 
 def student_notebook(chapter: Chapter, solved: NotebookNode) -> NotebookNode:
     """The student edition: answers blanked; check cells keep the solution's outputs as the reference."""
-    notebook = _edition(chapter, roles=("answer", "check"), answer=_blank)
+    notebook = _edition(chapter, roles=("answer", "check"), answer=blank)
     reference = {cell.id: cell for cell in solved.cells}
     for cell in notebook.cells:
         if _role(cell) == "check":
@@ -92,7 +92,7 @@ def student_notebook(chapter: Chapter, solved: NotebookNode) -> NotebookNode:
 
 def grading_notebook(chapter: Chapter) -> NotebookNode:
     """The edition a teacher marks with: blanks, checks and the hidden checks."""
-    return _edition(chapter, roles=("answer", "check", "hidden"), answer=_blank)
+    return _edition(chapter, roles=("answer", "check", "hidden"), answer=blank)
 
 
 def execute(
@@ -204,11 +204,14 @@ def _fill(source: str, chapter: Chapter) -> str:
     return source.replace("{{needs}}", needs + badge)
 
 
-def _without_markers(source: str, name: str) -> str:
+def without_markers(source: str, name: str) -> str:
+    """An answer as the solution shows it: whole, without the marker lines."""
     return "\n".join(line for line in source.splitlines() if line.strip() not in (BEGIN, END))
 
 
-def _blank(source: str, name: str) -> str:
+def blank(source: str, name: str) -> str:
+    """An answer as the learner gets it: a gap that raises "<name>: not written yet" when it is called."""
+
     def replace(match: re.Match) -> str:
         indent = match["indent"]
         return f'{indent}# YOUR CODE HERE\n{indent}raise NotImplementedError("{name}: not written yet")\n'

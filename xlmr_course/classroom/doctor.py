@@ -14,7 +14,7 @@ from pathlib import Path
 from xlmr_course.classroom.chapters import ROOT
 
 GB = 1e9
-TESTED_PYTHONS = ((3, 11), (3, 12), (3, 13))
+TESTED_PYTHON = (3, 11)
 SIGNS = {"ok": "✓", "warning": "!", "missing": "✗"}
 # A letter of each script that the course shows; a font that has it can draw the rest.
 SCRIPTS = {"Latin": "a", "Greek": "α", "Cyrillic": "ж", "Arabic": "ع", "Devanagari": "क", "Thai": "ก", "Chinese": "中"}
@@ -54,7 +54,7 @@ def examine() -> list[Finding]:
 
 
 def _python() -> Finding:
-    if sys.version_info[:2] in TESTED_PYTHONS:
+    if sys.version_info[:2] == TESTED_PYTHON:
         return Finding("Python", "ok", platform.python_version())
     return Finding(
         "Python", "warning", platform.python_version(), "tested with 3.11 to 3.13; results may differ slightly"
