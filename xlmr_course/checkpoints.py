@@ -1,7 +1,7 @@
 """Reading and writing checkpoints in the Hugging Face layout: `config.json`, `model.safetensors`, the tokenizer.
 
-The course's encoder and transformers' hold the same tensors under different names. `NAMES` is the whole translation;
-apart from it, three matrices (query, key, value) are one here.
+The course's encoder and transformers' hold the same tensors under different names; the two tables below are the
+whole translation.
 
 A checkpoint never runs code: safetensors holds numbers only, and an old `pytorch_model.bin` is a pickle that is read
 with `weights_only=True`, which refuses everything but tensors. Tensors are mapped from the file, not copied, so a
@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import pickle
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -31,33 +30,36 @@ from xlmr_course.sources import CheckpointError
 
 log = logging.getLogger(__name__)
 
-# ours -> transformers', inside the encoder. Every name has a weight, and all but the tables have a bias.
-NAMES = {
+# Our names -> transformers', first outside the layers, then inside one. Each has a weight; all but the tables a bias.
+EMBEDDING_NAMES = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.position": "embeddings.position_embeddings",
     "embeddings.token_type": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",
-    "layers.{n}.attention.qkv": "encoder.layer.{n}.attention.self.{part}",  # part: query, key, value
-    "layers.{n}.attention.output": "encoder.layer.{n}.attention.output.dense",
-    "layers.{n}.attention_norm": "encoder.layer.{n}.attention.output.LayerNorm",
-    "layers.{n}.feed_forward.up": "encoder.layer.{n}.intermediate.dense",
-    "layers.{n}.feed_forward.down": "encoder.layer.{n}.output.dense",
-    "layers.{n}.output_norm": "encoder.layer.{n}.output.LayerNorm",
 }
-PARTS = ("query", "key", "value")
+LAYER_NAMES = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "feed_forward.up": "intermediate.dense",
+    "feed_forward.down": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
 
 
-def hugging_face_names(name: str, prefix: str = "roberta.") -> list[str]:
-    """One of our encoder's tensor names -> transformers', three of them for `qkv`.
+def hugging_face_name(name: str) -> str:
+    """The name of one of our encoder's tensors -> transformers' name.
 
-    >>> hugging_face_names("layers.7.feed_forward.up.weight")
-    ['roberta.encoder.layer.7.intermediate.dense.weight']
+    >>> hugging_face_name("layers.7.feed_forward.up.weight")
+    'encoder.layer.7.intermediate.dense.weight'
     """
     stem, kind = name.rsplit(".", 1)
-    number = re.search(r"\d+", stem)
-    theirs = NAMES[re.sub(r"\d+", "{n}", stem)]
-    parts = PARTS if "{part}" in theirs else ("",)
-    return [f"{prefix}{theirs.format(n=number and number.group(), part=part)}.{kind}" for part in parts]
+    if stem.startswith("layers."):
+        _, number, part = stem.split(".", 2)
+        return f"encoder.layer.{number}.{LAYER_NAMES[part]}.{kind}"
+    return f"{EMBEDDING_NAMES[stem]}.{kind}"
 
 
 def load_tokenizer(name: str | Path):
@@ -186,21 +188,13 @@ def translate(theirs: Mapping[str, Tensor], model: nn.Module) -> tuple[list[str]
     untie(left, prefix)
     state, missing, wrong = {}, [], []
     for name, wanted in model.state_dict().items():
-        names = [name]
-        if isinstance(model, Encoder) or name.startswith("encoder."):
-            names = hugging_face_names(name.removeprefix("encoder."), prefix)
-        found = [left.pop(n) for n in names if n in left]
-        if len(found) < len(names):
-            missing += [n for n in names if n not in theirs]
-            continue
-        expected = (wanted.shape[0] // len(names), *wanted.shape[1:])
-        wrong += [
-            f"{n} has shape {tuple(tensor.shape)} instead of {expected}"
-            for n, tensor in zip(names, found, strict=True)
-            if tensor.shape != expected
-        ]
-        if not wrong:
-            tensor = found[0] if len(found) == 1 else torch.cat(found)
+        their_name = name_in_file(name, model, prefix)
+        tensor = left.pop(their_name, None)
+        if tensor is None:
+            missing.append(their_name)
+        elif tensor.shape != wanted.shape:
+            wrong.append(f"{their_name} has shape {tuple(tensor.shape)} instead of {tuple(wanted.shape)}")
+        else:
             state[name] = tensor.to(torch.float32)
     if missing and all(name.startswith("lm_head.") for name in missing):
         having = [c.name for c in sources.CHECKPOINTS.values() if c.has_lm_head]
@@ -248,19 +242,18 @@ def listed(names: list[str], most: int = 3) -> str:
 
 
 def to_hugging_face(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of a model under transformers' names; tied copies are left out, as transformers does.
+    """The weights of a model under transformers' names, not copied; tied copies are left out, as transformers does."""
+    prefix = "" if isinstance(model, Encoder) else "roberta."
+    return {name_in_file(name, model, prefix): tensor for name, tensor in model.state_dict().items()}
 
-    Without a copy of anything: the three parts of `qkv` are views of it.
-    """
-    bare = isinstance(model, Encoder)
-    theirs = {}
-    for name, tensor in model.state_dict().items():
-        if bare or name.startswith("encoder."):
-            names = hugging_face_names(name.removeprefix("encoder."), "" if bare else "roberta.")
-            theirs |= dict(zip(names, tensor.chunk(len(names)), strict=True))
-        else:
-            theirs[name] = tensor
-    return theirs
+
+def name_in_file(name: str, model: nn.Module, prefix: str) -> str:
+    """A tensor's name in `model` -> its name in a file where the encoder's names begin with `prefix`."""
+    if isinstance(model, Encoder):
+        return prefix + hugging_face_name(name)
+    if name.startswith("encoder."):
+        return prefix + hugging_face_name(name.removeprefix("encoder."))
+    return name  # heads have transformers' own names
 
 
 def save_pretrained(

@@ -1,14 +1,10 @@
 """XLM-RoBERTa's encoder: embeddings, attention, the post-LN layer and the stack of them.
 
 The arithmetic is that of fairseq's `RobertaEncoder` and of transformers' `modeling_xlm_roberta.py`: same
-weights, same numbers. Two things are done differently because they are faster:
-
-- *Padding is never computed.* The real tokens of a batch are gathered into one long matrix `(N,
-  hidden_size)`. Linear layers, LayerNorms and GELUs do not care which sentence a row belongs to, so they
-  run on that matrix. Only attention does, and it works on rows of equal length together, so it needs no
-  mask either. See `Packing`.
-- *One projection gives queries, keys and values* (`qkv`), where the published files hold three matrices.
-  The file `checkpoints.py` joins and splits them.
+weights, same numbers. What differs is that *padding is never computed*. The real tokens of a batch are
+gathered into one long matrix `(N, hidden_size)`. Linear layers, LayerNorms and GELUs do not care which
+sentence a row belongs to, so they run on that matrix. Only attention does, and it takes the sentences of
+equal length together, so it needs no mask either. See `Packing`.
 
 Left out: decoding, cross-attention, relative positions, the pooler (XLM-R never trained one).
 
@@ -50,6 +46,9 @@ class XLMRConfig:
         for name in ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 0 and below 1")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} cannot be shared evenly by "
@@ -140,6 +139,28 @@ class Packing:
         return x.unflatten(0, tuple(self.keep.shape))
 
 
+class Dropout(nn.Module):
+    """Zero a share `p` of the values in training and scale the others up (Srivastava et al. 2014).
+
+    `nn.Dropout` draws a float for each value, on one CPU core. Sixteen random bits are enough: four values
+    share one 64-bit draw, `p` is rounded to 1/65,536, and training is a fifth faster.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p)
+        dropped = min(round(self.p * 65_536), 65_535)
+        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = draws.view(torch.int16)[: x.numel()].view(x.shape)  # -32,768 … 32,767
+        return (x * (bits >= dropped - 32_768)).mul_(65_536 / (65_536 - dropped))
+
+
 class Embeddings(nn.Module):
     """Word + token type + position, then LayerNorm and dropout."""
 
@@ -151,7 +172,7 @@ class Embeddings(nn.Module):
         # XLM-R has a single token type, one row added to every token. The files carry it, so the model does.
         self.token_type = nn.Embedding(config.type_vocab_size, size)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def positions(self, input_ids: Tensor) -> Tensor:
         """`(B, T)` ids -> `(B, T)` rows of the position table: 2, 3, 4, … for real ids, 1 for padding.
@@ -179,52 +200,57 @@ class SelfAttention(nn.Module):
         super().__init__()
         size, self.heads = config.hidden_size, config.num_attention_heads
         self.scale = (size // self.heads) ** -0.5
-        self.dropout = config.attention_probs_dropout_prob
-        self.qkv = nn.Linear(size, 3 * size)
+        self.query = nn.Linear(size, size)
+        self.key = nn.Linear(size, size)
+        self.value = nn.Linear(size, size)
+        self.dropout = Dropout(config.attention_probs_dropout_prob)
         self.output = nn.Linear(size, size)
 
     def forward(self, x: Tensor, packing: Packing, weights: bool = False) -> tuple[Tensor, Tensor | None]:
         """`(N, H)` -> `(N, H)` and, on request, the attention weights `(B, h, T, T)`."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (N, 3, h, d)
+        qkv = [part(x).unflatten(-1, (self.heads, -1)) for part in (self.query, self.key, self.value)]
+        given = None  # (N, h, d) each of the three
         if weights:
-            mixed, given = self.with_weights(qkv, packing)
+            mixed, given = self.written_out(*map(packing.unpack, qkv), packing.keep)
+            mixed = packing.pack(mixed)
         elif x.device.type == "cpu" or len(packing.groups) == 1:
-            mixed, given = self.by_length(qkv, packing), None
+            mixed = self.by_length(qkv, packing)
         else:
             # On a GPU many small calls cost more than the padding they save.
-            mixed, given = self.padded(qkv, packing), None
+            mixed = packing.pack(self.fused(*map(packing.unpack, qkv), packing.keep))
         return self.output(mixed.flatten(-2)), given  # (N, h, d) -> (N, H)
 
-    def attend(self, qkv: Tensor, mask: Tensor | None = None) -> Tensor:
-        """`(B, L, 3, h, d)` -> `(B, L, h, d)` by PyTorch's fused kernel; `mask` is true where a key is real."""
-        q, k, v = qkv.transpose(1, 3).unbind(2)  # (B, h, 3, L, d) -> three of (B, h, L, d)
-        dropout = self.dropout if self.training else 0.0
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=self.scale).transpose(1, 2)
-
-    def by_length(self, qkv: Tensor, packing: Packing) -> Tensor:
-        """One call for each length that occurs: no padding, hence no mask. `(N, 3, h, d)` -> `(N, h, d)`."""
-        parts = qkv.split([count * length for count, length in packing.groups])
-        mixed = [
-            self.attend(part.unflatten(0, group)).flatten(0, 1)  # (count · L, 3, h, d) -> (count · L, h, d)
-            for part, group in zip(parts, packing.groups, strict=True)
-        ]
+    def by_length(self, qkv: list[Tensor], packing: Packing) -> Tensor:
+        """One call for each length that occurs: no padding, so no mask. Three of `(N, h, d)` -> `(N, h, d)`."""
+        sizes = [count * length for count, length in packing.groups]
+        parts = zip(*(x.split(sizes) for x in qkv), packing.groups, strict=True)
+        # (count · length, h, d) -> (count, length, h, d), and back
+        mixed = [self.fused(*(x.unflatten(0, group) for x in (q, k, v))).flatten(0, 1) for q, k, v, group in parts]
         return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
-    def padded(self, qkv: Tensor, packing: Packing) -> Tensor:
-        """One call for the whole batch, padding masked out. `(N, 3, h, d)` -> `(N, h, d)`."""
-        return packing.pack(self.attend(packing.unpack(qkv), packing.keep[:, None, None, :]))
+    def fused(self, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> Tensor:
+        """PyTorch's own kernel, which never holds the weights. Three of `(B, L, h, d)` -> `(B, L, h, d)`."""
+        if self.training and self.dropout.p > 0 and q.device.type == "cpu":
+            return self.written_out(q, k, v, keep)[0]  # the CPU kernel knows no dropout
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, h, L, d)
+        mask = None if keep is None else keep[:, None, None, :]
+        dropout = self.dropout.p if self.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, scale=self.scale).transpose(1, 2)
 
-    def with_weights(self, qkv: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-        """The same written out, since the fused kernel never holds the weights.
+    def written_out(self, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same step by step: three of `(B, T, h, d)` -> `(B, T, h, d)` and the weights `(B, h, T, T)`.
 
-        `(N, 3, h, d)` -> `(N, h, d)` and the weights `(B, h, T, T)`, zero from and to padding.
+        `keep` `(B, T)` is true at real tokens; weights from and to the others are zero.
         """
-        q, k, v = packing.unpack(qkv).transpose(1, 3).unbind(2)  # three of (B, h, T, d)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, h, T, d)
         scores = (q @ k.transpose(-1, -2)) * self.scale  # (B, h, T, T)
-        scores = scores.masked_fill(~packing.keep[:, None, None, :], float("-inf"))
-        weights = scores.softmax(dim=-1) * packing.keep[:, None, :, None]
-        weights = F.dropout(weights, self.dropout, self.training)
-        return packing.pack((weights @ v).transpose(1, 2)), weights
+        if keep is None:
+            weights = scores.softmax(dim=-1)
+        else:
+            scores = scores.masked_fill(~keep[:, None, None, :], float("-inf"))
+            weights = scores.softmax(dim=-1) * keep[:, None, :, None]
+        weights = self.dropout(weights)
+        return (weights @ v).transpose(1, 2), weights
 
 
 class FeedForward(nn.Module):
@@ -248,7 +274,7 @@ class Layer(nn.Module):
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config)
         self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, packing: Packing, weights: bool = False) -> tuple[Tensor, Tensor | None]:
         """`(N, H)` -> `(N, H)` and, on request, the attention weights `(B, h, T, T)`."""
