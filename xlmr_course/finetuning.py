@@ -10,6 +10,7 @@ touch hardly any of them, and leaving them out of the optimiser saves most of it
 from __future__ import annotations
 
 import copy
+import json
 import math
 import platform
 import time
@@ -22,6 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from xlmr_course import checkpoints, corpus
+from xlmr_course.encoder import Encoder
 from xlmr_course.heads import SequenceClassifier
 from xlmr_course.results import LanguageResult, Results
 from xlmr_course.tokenizer import XLMRTokenizer
@@ -315,3 +317,19 @@ def _refuse_collapse(losses: list[float], num_labels: int, rate: float) -> None:
             f"the loss stayed at {mean:.3f}, which is guessing (ln {num_labels} = {guessing:.3f}); "
             f"the run collapsed: use another seed or a learning rate below {rate:g}"
         )
+
+
+def load_classifier(folder: str | Path) -> tuple[SequenceClassifier, XLMRTokenizer, list[str]]:
+    """What `finetune(output=folder)` wrote: the model in evaluation mode, its tokenizer, and the names of its classes.
+
+    Raises:
+        CheckpointError: the folder holds no classifier.
+    """
+    folder = Path(folder)
+    config = json.loads((checkpoints.sources.locate(folder) / "config.json").read_text(encoding="utf-8"))
+    if "id2label" not in config:
+        raise checkpoints.CheckpointError(f"{folder.name!r} is no classifier; make one with finetune(output=…)")
+    names = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
+    model = SequenceClassifier(Encoder(checkpoints.read_config(folder), device="meta"), len(names))
+    checkpoints.load_weights(model, folder)
+    return model.eval(), checkpoints.load_tokenizer(folder), names

@@ -38,8 +38,8 @@ plots.show_sentences([(row["language"], row["text"]) for row in parallel])
 #
 # The sentences were written for this course, so no model has seen them before.
 #
-# Here is a question. Turn a Swahili sentence into a vector, do the same with 210 English ones, and look for the nearest.
-# Will it be the translation?
+# Here is a question. Turn a Swahili sentence into a vector, do the same with 210 English ones, and look for the
+# nearest. Will it be the translation?
 
 # %%
 tokenizer = checkpoints.load_tokenizer("small")
