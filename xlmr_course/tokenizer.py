@@ -77,7 +77,7 @@ class XLMRTokenizer:
         position = 0
         for match in [*self._special.finditer(text), None]:
             part = text[position : match.start() if match else len(text)]
-            for token, number in self.model.segment_normalized(self.model.normalize(part)):
+            for token, number in self.model.segment_numbers(self.model.normalize(part)):
                 result.append((token, number + 4 if number >= 0 else self.unk_token_id))
             if match:
                 result.append((match[0], self.ids[match[0]]))

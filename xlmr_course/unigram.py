@@ -1,169 +1,212 @@
 """The Unigram language model: a vocabulary of pieces with log-probabilities, and the best way to cut a text into them.
 
-Kudo 2018 (arXiv 1804.10959); the reference implementation is SentencePiece's `unigram_model.cc`.
+A text is a sequence of pieces, each drawn independently: p(x₁ … xₙ) = Π p(xᵢ). Which pieces, nobody wrote down, so a
+text's probability is the sum over all ways to cut it, and tokenizing it means finding the most probable way.
+
+Kudo 2018 (arXiv 1804.10959); the reference implementation is SentencePiece 0.2.3, `unigram_model.cc`. Left out:
+user-defined symbols and byte fallback, which XLM-R has none of.
 """
 
 from __future__ import annotations
 
+import math
 from array import array
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import sentencepiece
-from google.protobuf.message import DecodeError
-from sentencepiece import sentencepiece_model_pb2
+import torch
 
-SPACE = "▁"  # U+2581, how SentencePiece writes a space: pieces stay visible, and joining them gives the text back
-UNKNOWN_PENALTY = 10.0  # kUnkPenalty: an unknown character costs this much more than the least likely piece
-CONTROL = ("<unk>", "<s>", "</s>")  # the first three entries of a SentencePiece model, before any ordinary piece
+from xlmr_course import sentencepiece_file, unigram_training
+from xlmr_course.lattice import UNKNOWN_PENALTY, Lattice, Node, tokens
+from xlmr_course.sentencepiece_file import ModelFileError, Normalizer
+from xlmr_course.unigram_training import SPACE, Step
 
-
-class ModelFileError(ValueError):
-    """A file is not a SentencePiece Unigram model that XLM-R's tokenizer can use. The message says why."""
+__all__ = ["SPACE", "Lattice", "ModelFileError", "Node", "Step", "UnigramModel", "train"]
 
 
 class UnigramModel:
-    """Pieces and their log-probabilities, and the text normaliser that belongs to them.
+    """Pieces and their log-probabilities, with the normaliser that belongs to them.
 
     Args:
-        pieces: ordinary pieces, without `<unk> <s> </s>`; a piece that begins a word starts with ▁.
-        scores: log p of each piece, in the same order.
-        normalizer: a serialised SentencePiece `NormalizerSpec`; None for XLM-R's rule, `nmt_nfkc`.
+        log_probs: piece -> log p, without `<unk> <s> </s>`; a piece that begins a word starts with ▁.
+        normalizer: a serialised SentencePiece `NormalizerSpec`; None for XLM-R's, `nmt_nfkc`.
 
     Raises:
-        ValueError: no pieces, an empty or repeated piece, or not one finite score a piece.
+        ValueError: no pieces, an empty piece, or a score that is no finite number.
     """
 
-    def __init__(self, pieces: Sequence[str], scores: Sequence[float], normalizer: bytes | None = None) -> None:
-        self.pieces = list(pieces)
-        self.scores = array("f", scores).tolist()  # float32 like the file, so that ties fall as they do there
-        if not self.pieces:
-            raise ValueError("a Unigram model needs at least one piece; none was given")
-        if len(self.pieces) != len(self.scores):
-            raise ValueError(f"{len(self.pieces)} pieces but {len(self.scores)} scores; give one score a piece")
-        self.index = {piece: number for number, piece in enumerate(self.pieces)}  # piece -> position in `pieces`
-        if len(self.index) != len(self.pieces) or "" in self.index:
-            raise ValueError("a piece is empty or stands twice in the list; give each piece once")
+    def __init__(self, log_probs: Mapping[str, float], normalizer: bytes | None = None) -> None:
+        self.pieces = list(log_probs)
+        self.scores = array("f", log_probs.values()).tolist()  # float32, as in the file
+        if not self.pieces or "" in log_probs:
+            raise ValueError("a Unigram model needs at least one piece, and no piece may be empty")
+        if not all(map(math.isfinite, self.scores)):
+            bad = next(piece for piece, score in zip(self.pieces, self.scores, strict=True) if not math.isfinite(score))
+            raise ValueError(f"the score of {bad!r} is {log_probs[bad]}; scores are log-probabilities")
+        self.log_probs = dict(zip(self.pieces, self.scores, strict=True))
         self.unknown_score = min(self.scores) - UNKNOWN_PENALTY
-        if not max(map(abs, self.scores)) < float("inf"):
-            raise ValueError("a score is infinite or not a number; scores are log-probabilities")
-        self.normalizer = normalizer or nmt_nfkc()
-        self._normalizer = sentencepiece.SentencePieceNormalizer(normalizer_spec=self.normalizer)
-        self._trie: dict = {}
+        self.longest = max(map(len, self.pieces))
+        self.normalize = Normalizer(normalizer)
+        self._table: dict[str, tuple[float, int]] = {}
 
-    def normalize(self, text: str) -> str:
-        """The text as the model sees it: NFKC, one ▁ for each run of white space, and one at the start.
+    @classmethod
+    def from_pieces(
+        cls, pieces: Sequence[str], scores: Sequence[float], normalizer: bytes | None = None
+    ) -> UnigramModel:
+        """As the constructor, from two lists.
 
         Raises:
-            TypeError: not a string.
-            ValueError: a lone surrogate, which no encoding can carry; the message gives its position.
+            ValueError: also when the lists differ in length or a piece stands twice.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"expected a string, got {type(text).__name__}: {text!r:.80}")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the text holds half a surrogate pair, U+{ord(text[error.start]):04X}, at position {error.start}; "
-                "such a code point is no character: repair the text or remove it"
-            ) from None
-        return self._normalizer.normalize(text)
-
-    def segment(self, text: str) -> list[str]:
-        """The most probable segmentation of a text. Neighbouring unknown characters come as one token."""
-        return [token for token, _ in self.segment_normalized(self.normalize(text))]
-
-    def segment_normalized(self, text: str) -> list[tuple[str, int]]:
-        """As `segment`, for text that is normalised already: tokens with their place in `pieces`, -1 for unknown."""
-        if not self._trie:
-            self._trie = _trie(self.pieces, self.scores)
-        trie, unknown_score, end = self._trie, self.unknown_score, len(text)
-        # An array("f") rounds what it stores to float32, and the comparison below sees the sum before it is rounded:
-        # so does SentencePiece, and on equal scores this decides which piece wins.
-        best = array("f", bytes(4 * (end + 1)))
-        came_from = array("q", [-1]) * (end + 1)
-        piece_of = array("q", [-1]) * (end + 1)
-        for start in range(end):
-            score_here, node, has_single, stop = best[start], trie, False, start
-            while stop < end and (node := node.get(text[stop])) is not None:
-                stop += 1
-                if "" in node:
-                    score, number = node[""]
-                    if came_from[stop] < 0 or score_here + score > best[stop]:
-                        best[stop], came_from[stop], piece_of[stop] = score_here + score, start, number
-                    has_single = has_single or stop == start + 1
-            stop = start + 1
-            if not has_single and (came_from[stop] < 0 or score_here + unknown_score > best[stop]):
-                best[stop], came_from[stop], piece_of[stop] = score_here + unknown_score, start, -1
-        tokens: list[tuple[str, int]] = []
-        while end > 0:
-            start, number = came_from[end], piece_of[end]
-            if number < 0 and tokens and tokens[-1][1] < 0:
-                tokens[-1] = (text[start:end] + tokens[-1][0], -1)
-            else:
-                tokens.append((text[start:end], number))
-            end = start
-        return tokens[::-1]
+        if len(pieces) != len(scores):
+            raise ValueError(f"{len(pieces):,} pieces but {len(scores):,} scores; give one score a piece")
+        log_probs = dict(zip(pieces, scores, strict=True))
+        if len(log_probs) < len(pieces):
+            twice = next(piece for piece, count in Counter(pieces).items() if count > 1)
+            raise ValueError(f"the piece {twice!r} stands twice in the list; give each piece once")
+        return cls(log_probs, normalizer)
 
     def to_sentencepiece(self) -> bytes:
         """The model as the bytes of a SentencePiece `.model` file: `<unk> <s> </s>`, then the pieces in order."""
-        proto = sentencepiece_model_pb2.ModelProto()
-        for name in CONTROL:
-            proto.pieces.add(piece=name, score=0.0, type=2 if name == "<unk>" else 3)  # UNKNOWN, CONTROL
-        for piece, score in zip(self.pieces, self.scores, strict=True):
-            proto.pieces.add(piece=piece, score=score, type=1)  # NORMAL
-        proto.normalizer_spec.ParseFromString(self.normalizer)
-        proto.trainer_spec.model_type = 1  # UNIGRAM
-        proto.trainer_spec.vocab_size = len(proto.pieces)
-        return proto.SerializeToString(deterministic=True)
+        return sentencepiece_file.write(self.pieces, self.scores, self.normalize.spec)
 
     @classmethod
     def from_sentencepiece(cls, data: bytes) -> UnigramModel:
         """Read the bytes of a SentencePiece `.model` file.
 
         Raises:
-            ModelFileError: not such a file, not a Unigram model, or one whose entries XLM-R's ids don't fit.
+            ModelFileError: not such a file, not a Unigram model, or one whose entries XLM-R's ids do not fit.
         """
-        proto = sentencepiece_model_pb2.ModelProto()
+        pieces, scores, normalizer = sentencepiece_file.read(data)
         try:
-            proto.ParseFromString(data)
-        except DecodeError:
-            raise ModelFileError(
-                f"these {len(data):,} bytes are not a SentencePiece model; the file may be damaged or of another kind"
-            ) from None
-        if not proto.pieces:
-            raise ModelFileError("the SentencePiece model holds no pieces; the file may be cut off or of another kind")
-        if proto.trainer_spec.model_type != 1:
-            kind = sentencepiece_model_pb2.TrainerSpec.ModelType.Name(proto.trainer_spec.model_type)
-            raise ModelFileError(f"the SentencePiece model is of type {kind}; XLM-R's is UNIGRAM")
-        first = tuple(entry.piece for entry in proto.pieces[:3])
-        if first != CONTROL:
-            raise ModelFileError(
-                f"the SentencePiece model begins with {' '.join(first)}; XLM-R's begins with {' '.join(CONTROL)}"
-            )
-        for entry in proto.pieces[3:]:
-            if entry.type != 1:
-                raise ModelFileError(f"the SentencePiece model holds {entry.piece!r}, which is no ordinary piece")
-        ordinary = proto.pieces[3:]
-        return cls(
-            [entry.piece for entry in ordinary],
-            [entry.score for entry in ordinary],
-            proto.normalizer_spec.SerializeToString(),
+            return cls.from_pieces(pieces, scores, normalizer)
+        except ModelFileError:
+            raise
+        except ValueError as error:
+            raise ModelFileError(f"the SentencePiece model is damaged: {error}") from None
+
+    def lattice(self, text: str) -> Lattice:
+        """The lattice of a text."""
+        return Lattice(self.normalize(text), self.log_probs, self.unknown_score, self.longest)
+
+    def segment(self, text: str) -> list[str]:
+        """The most probable segmentation; neighbouring unknown characters come as one token, as in SentencePiece."""
+        return [token for token, _ in self.segment_numbers(self.normalize(text))]
+
+    def nbest(self, text: str, n: int) -> list[tuple[list[str], float]]:
+        """The n most probable segmentations with their log p, best first.
+
+        Raises:
+            ValueError: n below 1.
+        """
+        if n < 1:
+            raise ValueError(f"n={n}: ask for at least one segmentation")
+        return [(tokens(path), score) for path, score in self.lattice(text).nbest(n)]
+
+    def sample(self, text: str, alpha: float, generator: torch.Generator | None = None) -> list[str]:
+        """A random segmentation, drawn ∝ p^alpha: large alpha stays near the best one, 0 takes all alike.
+
+        Raises:
+            ValueError: alpha is negative or no finite number.
+        """
+        if not 0 <= alpha < math.inf:
+            raise ValueError(f"alpha={alpha}: use 0 (all segmentations alike) or more, such as 0.1")
+        return tokens(self.lattice(text).sample(alpha, generator))
+
+    def log_prob(self, text: str) -> float:
+        """log p of a text, summed over all its segmentations."""
+        return self.lattice(text).forward()[-1]
+
+    def segment_numbers(self, text: str) -> list[tuple[str, int]]:
+        """Viterbi, made for speed, on normalised text: each token with its place in `pieces`, −1 for unknown.
+
+        `_table` holds every piece and every beginning of one, so the loop stops as soon as no piece can follow. Time
+        and memory grow with the length of the text.
+
+        On equal scores the first segmentation found stays, as in SentencePiece. It adds in float32, and so must this:
+        an array("f") rounds what it stores. It also starts its sum again at −100,000 (kScoreResetThreshold).
+        """
+        if not self._table:
+            self._table = _prefix_table(self.pieces, self.scores, self.unknown_score)
+        lookup, unknown = self._table.get, (self.unknown_score, -1)
+        length = len(text)
+        best = array("f", [-math.inf]) * (length + 1)
+        best[0] = 0.0
+        starts, numbers = [0] * (length + 1), [-1] * (length + 1)
+        for start in range(length):
+            score = best[start]
+            if score < -100_000:
+                for position in range(start, min(start + self.longest, length) + 1):
+                    best[position] -= score
+                score = 0.0
+            for end in range(start + 1, length + 1):
+                entry = lookup(text[start:end])
+                if entry is None:
+                    if end > start + 1:
+                        break
+                    entry = unknown
+                candidate = score + entry[0]
+                before = best[end]
+                if candidate > before:
+                    best[end] = candidate
+                    if best[end] > before:
+                        starts[end], numbers[end] = start, entry[1]
+        found: list[tuple[str, int]] = []
+        end = length
+        while end > 0:
+            start, number = starts[end], numbers[end]
+            if number < 0 and found and found[-1][1] < 0:
+                found[-1] = (text[start:end] + found[-1][0], -1)
+            else:
+                found.append((text[start:end], number))
+            end = start
+        return found[::-1]
+
+
+def _prefix_table(pieces: Sequence[str], scores: Sequence[float], unknown_score: float) -> dict[str, tuple[float, int]]:
+    """piece -> (log p, place); a beginning of pieces that is none itself -> (−∞, −1), or unknown if one character."""
+    table = dict(zip(pieces, zip(scores, range(len(pieces)), strict=True), strict=True))
+    for piece in pieces:
+        while (piece := piece[:-1]) and piece not in table:
+            table[piece] = (unknown_score if len(piece) == 1 else -math.inf, -1)
+    return table
+
+
+def train(
+    texts: Iterable[str],
+    vocab_size: int,
+    character_coverage: float = 0.9995,
+    seed_size: int = 1_000_000,
+    *,
+    as_sentencepiece: bool = True,
+    fast: bool = True,
+    on_step: Callable[[Step], None] | None = None,
+) -> UnigramModel:
+    """Learn a vocabulary from text, as `SentencePieceTrainer` does with model type unigram and `nmt_nfkc`.
+
+    Args:
+        texts: any number of texts. SentencePiece leaves out what is longer than 4,192 bytes; here it is used too.
+        vocab_size: pieces, counting `<unk> <s> </s>` as SentencePiece does; the model gets `vocab_size` − 3.
+        character_coverage: the most frequent characters that make up this share of the text become pieces; the others
+            are unknown.
+        seed_size: substrings to start from, at most.
+        as_sentencepiece: keep two quirks of its trainer; False mends them. `unigram_training` describes both.
+        fast: NumPy, all words at once; False for the readable form in `unigram_training`, which gives the same pieces.
+        on_step: called after each step, for a progress display or a plot.
+
+    Raises:
+        TypeError: a text that is no string, or one string instead of several.
+        ValueError: no text; a coverage outside (0, 1]; or a `vocab_size` that is too small for the required characters
+            or larger than the text allows. The message says which number would work.
+    """
+    return UnigramModel(
+        unigram_training.learn(
+            texts,
+            vocab_size,
+            character_coverage,
+            seed_size,
+            as_sentencepiece=as_sentencepiece,
+            fast=fast,
+            on_step=on_step,
         )
-
-
-def nmt_nfkc() -> bytes:
-    """SentencePiece's built-in normaliser that XLM-R uses, as a serialised `NormalizerSpec`."""
-    return sentencepiece.SentencePieceNormalizer(
-        rule_name="nmt_nfkc", add_dummy_prefix=True, escape_whitespaces=True, remove_extra_whitespaces=True
-    ).serialized_normalizer_spec()
-
-
-def _trie(pieces: Sequence[str], scores: Sequence[float]) -> dict:
-    """Nested dicts, one level a character; under "" stands (score, number) of the piece that ends there."""
-    root: dict = {}
-    for number, (piece, score) in enumerate(zip(pieces, scores, strict=True)):
-        node = root
-        for character in piece:
-            node = node.setdefault(character, {})
-        node[""] = (score, number)
-    return root
+    )
