@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from xlmr_course import checkpoints, corpus
 from xlmr_course.encoder import Encoder
-from xlmr_course.heads import SequenceClassifier
+from xlmr_course.heads import ClassifierOutput, SequenceClassifier
 from xlmr_course.results import LanguageResult, Results
 from xlmr_course.tokenizer import XLMRTokenizer
 
