@@ -182,14 +182,9 @@ class Embeddings(nn.Module):
         real = input_ids.ne(self.padding).long()
         return real.cumsum(dim=1) * real + self.padding
 
-    def forward(self, ids: Tensor, positions: Tensor, sparse_gradient: bool = False) -> Tensor:
-        """Ids and positions, both `(N,)` -> `(N, H)`.
-
-        `sparse_gradient` makes the gradient of the word table a sparse one. Ask for it only where a dense
-        gradient of the same table comes in anyway, as with the tied head of `mlm.py`: autograd then adds
-        into that one, instead of making a second table-sized tensor that is nearly all zeros.
-        """
-        words = F.embedding(ids, self.word.weight, self.padding, sparse=sparse_gradient)
+    def forward(self, ids: Tensor, positions: Tensor, words: Tensor | None = None) -> Tensor:
+        """Ids and positions, both `(N,)` -> `(N, H)`; `words` `(N, H)` saves the look-up if it is done already."""
+        words = self.word(ids) if words is None else words
         return self.dropout(self.norm(words + self.token_type.weight[0] + self.position(positions)))
 
 
@@ -349,14 +344,14 @@ class Encoder(nn.Module):
         packing: Packing,
         all_states: bool = False,
         weights: bool = False,
-        sparse_gradient: bool = False,
+        words: Tensor | None = None,
     ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """Hidden states of the real tokens only, `(N, H)` each, and the attentions `(B, h, T, T)` on request.
 
         Only the last state unless `all_states`. `mlm.py` picks the masked tokens from it.
         """
         positions = self.embeddings.positions(input_ids)
-        x = self.embeddings(packing.pack(input_ids), packing.pack(positions), sparse_gradient)
+        x = self.embeddings(packing.pack(input_ids), packing.pack(positions), words)
         states, attentions = [x], []
         for layer in self.layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():

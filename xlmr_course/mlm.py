@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from xlmr_course.encoder import Encoder, initialise
 
@@ -115,7 +116,84 @@ class LMHead(nn.Module):
 
     def forward(self, x: Tensor, words: Tensor) -> Tensor:
         """`(M, H)` states and the table `(V, H)` -> `(M, V)` scores."""
-        return F.linear(self.layer_norm(F.gelu(self.dense(x))), words, self.bias)
+        return F.linear(self.transform(x), words, self.bias)
+
+    def transform(self, x: Tensor) -> Tensor:
+        """`(M, H)` -> `(M, H)`: everything before the scores."""
+        return self.layer_norm(F.gelu(self.dense(x)))
+
+
+class TiedTable:
+    """The word table in its two roles, embedding and decoder, with one gradient for both.
+
+    `look_up` and `loss` compute what `F.embedding` and `F.cross_entropy(F.linear(...))` compute. Left to
+    autograd, each role makes a gradient as large as the table (384 MB for 250,002 words of 384) and a third
+    tensor holds their sum. Here the decoder leaves its part, `(M, V)` and `(M, H)`, for the look-up, whose
+    turn comes last; that one multiplies them out and adds its few rows into the product. The softmax keeps
+    one tensor of scores where autograd would keep three.
+    """
+
+    def __init__(self, table: Tensor):
+        self.table = table
+        self.left: tuple[Tensor, Tensor] | None = None  # gradient of the scores (M, V), and the states (M, H)
+
+    def look_up(self, ids: Tensor, padding: int) -> Tensor:
+        """`(N,)` -> `(N, H)`; the row of `padding` learns nothing from this."""
+        return _LookUp.apply(self.table, ids, padding, self)
+
+    def loss(self, x: Tensor, bias: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """States `(M, H)`, bias `(V,)` and true ids `(M,)` -> the mean cross-entropy and the scores `(M, V)`.
+
+        Call it once, on states that come from `look_up`. The scores carry no gradient.
+        """
+        return _Loss.apply(x, self.table, bias, targets, self)
+
+
+class _LookUp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, table: Tensor, ids: Tensor, padding: int, tied: TiedTable) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.padding, ctx.tied = padding, tied
+        return F.embedding(ids, table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor):
+        (ids,) = ctx.saved_tensors
+        of_scores, x = ctx.tied.left
+        ctx.tied.left = None
+        total = (of_scores.T @ x.to(of_scores.dtype)).to(gradient.dtype)  # (V, M) (M, H) -> (V, H)
+        real = ids != ctx.padding
+        return total.index_add_(0, ids[real], gradient[real]), None, None, None
+
+
+class _Loss(torch.autograd.Function):
+    ROWS = 16  # tokens whose 250,002 scores are in hand at once: 16 MB
+
+    @staticmethod
+    def forward(ctx, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, tied: TiedTable):
+        logits = F.linear(x, table, bias)
+        totals = torch.cat([rows.float().logsumexp(dim=1) for rows in logits.split(_Loss.ROWS)])  # (M,)
+        ctx.save_for_backward(x, table, logits, totals, targets)
+        ctx.tied = tied
+        ctx.mark_non_differentiable(logits)
+        true = logits.gather(1, targets[:, None]).squeeze(1)
+        return (totals - true.float()).mean(), logits
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor, _):
+        x, table, logits, totals, targets = ctx.saved_tensors
+        of_scores = torch.empty_like(logits)  # softmax - one-hot, over M
+        parts = zip(*(t.split(_Loss.ROWS) for t in (logits, totals, targets, of_scores)), strict=True)
+        for rows, total, target, result in parts:
+            share = (rows.float() - total[:, None]).exp_()
+            share[torch.arange(len(rows), device=rows.device), target] -= 1
+            result.copy_(share.mul_(gradient / len(logits)))
+        if ctx.needs_input_grad[1]:
+            ctx.tied.left = of_scores, x
+        of_x = (of_scores @ table.to(of_scores.dtype)).to(x.dtype)
+        return of_x, None, of_scores.sum(dim=0).float(), None, None
 
 
 @dataclass
@@ -165,15 +243,17 @@ class MaskedLM(nn.Module):
             states, _ = self.encoder.packed(input_ids, packing)
             return MaskedLMOutput(None, packing.unpack(self.lm_head(states[-1], words)))
         chosen = self.check_labels(labels, packing.keep)
-        states, _ = self.encoder.packed(input_ids, packing, sparse_gradient=True)
+        targets = labels.flatten()[chosen].long()  # (M,)
+        tied = TiedTable(words)
+        found = tied.look_up(packing.pack(input_ids), self.config.pad_token_id)
+        states, _ = self.encoder.packed(input_ids, packing, words=found)
         if packing.index is not None:
             # Where each place of the batch (B·T) stands among the real tokens (N).
             rank = torch.empty(labels.numel(), dtype=torch.long, device=labels.device)
             rank[packing.index] = torch.arange(len(packing.index), device=labels.device)
             chosen = rank[chosen]
-        logits = self.lm_head(states[-1][chosen], words)  # (M, V)
-        targets = labels.flatten()[labels.flatten() != IGNORED].long()
-        return MaskedLMOutput(F.cross_entropy(logits, targets), logits)
+        loss, logits = tied.loss(self.lm_head.transform(states[-1][chosen]), self.lm_head.bias, targets)
+        return MaskedLMOutput(loss, logits)
 
     def check_labels(self, labels: Tensor, keep: Tensor) -> Tensor:
         """The places in the flattened batch that are chosen, `(M,)`; a ValueError when labels make no sense."""
