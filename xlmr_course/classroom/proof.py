@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from nbformat import NotebookNode
 
-from xlmr_course.classroom.build import blank, without_markers, read_source
+from xlmr_course.classroom.build import blank, read_source, without_markers
 from xlmr_course.classroom.chapters import Chapter, CourseError
 
 

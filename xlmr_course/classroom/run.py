@@ -99,8 +99,11 @@ def to_html(notebook: NotebookNode, title: str) -> str:
             cell.source = _formulas_to_mathml(cell.source)
     notebook.cells = [cell for cell in notebook.cells if cell.get("id") != "install-course"]
     exporter = HTMLExporter(require_js_url="", mathjax_url="", jquery_url="", mermaid_js_url="")
+    exporter.log.setLevel("ERROR")  # it warns of missing alt texts, which are put in below
     page, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    page = re.sub(r"<script[^>]*\bsrc=[^>]*></script>", "", page)
+    # What is left of the loaders: empty addresses, and the set-up of a MathJax that is not there.
+    page = re.sub(r"<script[^>]*\bsrc=[^>]*>\s*</script>", "", page)
+    page = re.sub(r"<script[^>]*x-mathjax-config.*?</script>", "", page, flags=re.DOTALL)
     alts = iter(
         output.get("metadata", {}).get("image/png", {}).get("alt", "")
         for cell in notebook.cells
