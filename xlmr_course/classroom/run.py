@@ -101,9 +101,10 @@ def to_html(notebook: NotebookNode, title: str) -> str:
     exporter = HTMLExporter(require_js_url="", mathjax_url="", jquery_url="", mermaid_js_url="")
     exporter.log.setLevel("ERROR")  # it warns of missing alt texts, which are put in below
     page, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": title}})
-    # What is left of the loaders: empty addresses, and the set-up of a MathJax that is not there.
+    # What the template leaves of its loaders: empty addresses, and the set-up of MathJax and Mermaid.
     page = re.sub(r"<script[^>]*\bsrc=[^>]*>\s*</script>", "", page)
     page = re.sub(r"<script[^>]*x-mathjax-config.*?</script>", "", page, flags=re.DOTALL)
+    page = re.sub(r'<script type="module">(?:(?!</script>).)*mermaid.*?</script>', "", page, flags=re.DOTALL)
     alts = iter(
         output.get("metadata", {}).get("image/png", {}).get("alt", "")
         for cell in notebook.cells
