@@ -154,3 +154,23 @@ def show_sentences(rows: Sequence[Sequence[str]], header: Sequence[str] = ("", "
     html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     plain = "\n".join("  ".join(row) for row in rows)
     display({"text/html": html, "text/plain": plain}, raw=True)
+
+
+def label_ends(axes: plt.Axes, curves: dict[str, Sequence[float]], colours: dict[str, str], gap: float = 0.06) -> None:
+    """Write each curve's name at its right end, moved apart so that no two lie on each other.
+
+    Args:
+        curves: name → y values; x is 0, 1, 2, …
+        colours: name → the colour of its text.
+        gap: the least distance between two names, as a share of the axes' height.
+    """
+    to_share = axes.transData + axes.transAxes.inverted()
+    ends = sorted((to_share.transform((len(ys) - 1, ys[-1]))[1], name) for name, ys in curves.items())
+    x = max(len(ys) for ys in curves.values()) - 1
+    low = -gap
+    for share, name in ends:
+        low = max(share, low + gap)
+        axes.annotate(
+            name, (x, curves[name][-1]), (1.02, low), textcoords="axes fraction", color=colours[name], va="center",
+            fontsize=9, arrowprops={"arrowstyle": "-", "color": colours[name], "alpha": 0.4, "linewidth": 0.8},
+        )  # fmt: skip

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **You will build** nothing yet: you will see what you are going to build, find out whether your machine is ready, and
-# try out how the exercises work.
+# **You will build** nothing yet: you will see what you are going to build, find out whether your machine is ready,
+# and try out how the exercises work.
 #
 # *Needs:* {{needs}}. *Download:* none.
 
@@ -62,8 +62,8 @@ for row, nearest in zip(swahili["text"][:3], similarity.argmax(dim=1).tolist(), 
     print(f"{row}\n    → {english['text'][nearest]}\n")
 
 # %% [markdown]
-# The model here is `small`, a child of XLM-RoBERTa with 117 million numbers in it. It shares XLM-R's vocabulary and its
-# architecture. In chapter 5 you load those numbers into the encoder that you wrote yourself.
+# The model here is `small`, a child of XLM-RoBERTa with 117 million numbers in it. It shares XLM-R's vocabulary and
+# its architecture. In chapter 5 you load those numbers into the encoder that you wrote yourself.
 
 # %% [markdown]
 # ## How the exercises work
@@ -116,14 +116,14 @@ def code_points(text: str) -> int:
 
 
 # %% [markdown]
-# Look at the Hindi greeting: four things to the eye, six code points. Vowel signs and the sign that mutes a vowel count
-# on their own. Chapter 1 is about such things.
+# Look at the Hindi greeting: four things to the eye, six code points. Vowel signs and the sign that mutes a vowel
+# count on their own. Chapter 1 is about such things.
 
 # %% [markdown]
 # ## One more, a little harder
 #
-# The same sentence is short in one language and long in another. Given a sentence in several languages, which language
-# needs the most code points for it?
+# The same sentence is short in one language and long in another. Given a sentence in several languages, which
+# language needs the most code points for it?
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>

@@ -81,8 +81,8 @@ for part, size in sizes.items():
     print(f"{part:16} {size / 1e6:5.1f} M")
 
 # %% [markdown]
-# Four fifths are a table with one row for each of 250,002 vocabulary entries. How many of its rows do our 420 sentences
-# touch?
+# Four fifths are a table with one row for each of 250,002 vocabulary entries. How many of its rows do our 420
+# sentences touch?
 
 # %%
 tokenizer = checkpoints.load_tokenizer("small")
@@ -91,8 +91,8 @@ touched = {token for ids in encoded.ids for token in ids}
 print(f"{len(touched):,} of 250,002 rows, {len(touched) / 250_002:.1%}")
 
 # %% [markdown]
-# Training would move those few rows, and leave the rows of every other language where they were. So the course freezes
-# the table. That also spares the optimiser two numbers for each of its 96 million entries.
+# Training would move those few rows, and leave the rows of every other language where they were. So the course
+# freezes the table. That also spares the optimiser two numbers for each of its 96 million entries.
 
 # %% [markdown]
 # ## How fast to learn
@@ -112,8 +112,8 @@ plots.show(figure, alt="The learning rate's factor: a steep rise to 1 at step 14
 # %% [markdown]
 # ### Exercise: the schedule
 #
-# Write the factor for one step. `step` counts from 0. During the first `rise` steps the factor grows by $1/$`rise` each
-# step and ends at 1; after that it falls in a straight line and would reach 0 at step `steps`.
+# Write the factor for one step. `step` counts from 0. During the first `rise` steps the factor grows by $1/$`rise`
+# each step and ends at 1; after that it falls in a straight line and would reach 0 at step `steps`.
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>
@@ -223,8 +223,8 @@ def padded_share(lengths: list[int]) -> float:
 
 
 # %% [markdown]
-# The course's encoder computes no padding at all. It gathers the real tokens and works on those (chapter 5). Batches of
-# similar length still help it: attention runs once for each length in a batch.
+# The course's encoder computes no padding at all. It gathers the real tokens and works on those (chapter 5). Batches
+# of similar length still help it: attention runs once for each length in a batch.
 
 # %% [markdown]
 # ## Train
@@ -371,8 +371,8 @@ plots.show(figure, alt="Fifteen languages by published XNLI accuracy and by this
 # %% [markdown]
 # ### Exercise: how much does it lose?
 #
-# The *transfer gap* is what a language loses against the language of training. Give the language that loses most, with
-# its gap.
+# The *transfer gap* is what a language loses against the language of training. Give the language that loses most,
+# with its gap.
 
 # %% [markdown]
 # <details><summary>Hint 1</summary>

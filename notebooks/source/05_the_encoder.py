@@ -1,0 +1,508 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 · The encoder
+#
+# **You will build** XLM-R's whole encoder from functions of a few lines, put real pretrained weights into it, and
+# prove that every layer gives the same numbers as transformers.
+#
+# *Needs:* {{needs}}. *Download:* none; the checkpoint `small` comes with the course's `offline` extra.
+
+# %% [markdown]
+# A layer mixes information between words, then thinks about each word alone. XLM-R base does that twelve times, large
+# twenty-four times. That is nearly all there is.
+#
+# Nearly. A wrong constant in one place, and the model still runs, still gives vectors, and is quietly worse. At the
+# end of the chapter you see what seven such slips cost.
+
+# %% tags=["setup"]
+import torch
+import torch.nn.functional as F
+
+from xlmr_course import checkpoints, plots, sources
+from xlmr_course.classroom import show_source
+from xlmr_course.encoder import Encoder, XLMRConfig
+
+_ = torch.set_grad_enabled(False)
+
+# %% [markdown]
+# ## What is in the file?
+#
+# A checkpoint is a dictionary: names and tensors. Here is the one you are going to run. Before you look: how many
+# tensors will one of the twelve layers have?
+
+# %%
+folder = sources.locate("small")
+weights = {name.removeprefix("roberta."): tensor for name, tensor in checkpoints.read_tensors(folder).items()}
+for name in sorted(weights):
+    if name.startswith("embeddings.") or "layer.0." in name:
+        print(f"{name:54} {tuple(weights[name].shape)}")
+
+# %% [markdown]
+# Sixteen a layer: a weight and a bias each for query, key, value and output, for the two linear maps of the
+# feed-forward part, and for two LayerNorms. The numbers 384 and 1536 are the width of the model and of its
+# feed-forward part.
+
+# %% [markdown]
+# ## LayerNorm
+#
+# Stack twelve layers and numbers drift: a little larger in each, until nothing works. LayerNorm stops that. It takes
+# the vector of *one token*, shifts it to mean 0, scales it to variance 1, and then lets the model choose a scale and
+# a shift of its own, $\gamma$ and $\beta$:
+#
+# $$\mathrm{LN}(x) = \gamma \cdot \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}} + \beta$$
+#
+# What does it do to the first token's vector? Width before, width after:
+
+# %%
+words = weights["embeddings.word_embeddings.weight"]
+vector = words[35378]  # ▁Hello
+print(f"before: mean {vector.mean():.3f}, deviation {vector.std(correction=0):.3f}")
+after = F.layer_norm(vector, (384,))
+print(f"after:  mean {after.mean().abs():.3f}, deviation {after.std(correction=0):.3f}")
+
+# %% [markdown]
+# Why 0.999 and not 1? That is $\varepsilon$. The vector's variance is so small that the $10^{-5}$ beneath the root
+# shows.
+
+# %% [markdown]
+# ### Exercise: LayerNorm
+#
+# `x` has the shape `(..., H)`. Normalise over the last dimension only. The variance is the mean of the squared
+# deviations, divided by `H`, not by `H - 1`.
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `x.mean(-1, keepdim=True)` keeps a last dimension of size 1, so that you can subtract it from `x`.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `((x - mean) ** 2).mean(-1, keepdim=True)` is the variance that is divided by `H`.
+#
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `gamma * (x - mean) / torch.sqrt(variance + eps) + beta`
+#
+# </details>
+
+
+# %% exercise={"name": "layer-norm", "role": "answer", "points": 2}
+def layer_norm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float) -> torch.Tensor:
+    """Normalise each vector of `x` `(..., H)` over its last dimension."""
+    ### BEGIN SOLUTION
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    return gamma * (x - mean) / torch.sqrt(variance + eps) + beta
+    ### END SOLUTION
+
+
+# %% exercise={"name": "layer-norm", "role": "check"}
+x = torch.tensor([[1.0, 2.0, 3.0, 6.0], [0.0, 0.0, 0.0, 4.0]])
+gamma, beta = torch.tensor([1.0, 1.0, 1.0, 2.0]), torch.tensor([0.0, 0.0, 0.0, 1.0])
+yours, wanted = layer_norm(x, gamma, beta, 1e-5), F.layer_norm(x, (4,), gamma, beta, 1e-5)
+unbiased = gamma * (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True) + beta
+rows = gamma * (x - x.mean(0)) / torch.sqrt(x.var(0, correction=0) + 1e-5) + beta
+assert yours.shape == x.shape, f"layer-norm: expected shape (2, 4), yours {tuple(yours.shape)}; use keepdim=True"
+assert not torch.allclose(yours, unbiased, atol=1e-4), "layer-norm: torch.std divides by H − 1; LayerNorm divides by H"
+assert not torch.allclose(yours, rows, atol=1e-4), "layer-norm: you normalised across tokens (dim 0); use dim −1"
+assert torch.allclose(yours, wanted, atol=1e-5), f"layer-norm: expected {wanted[0].tolist()}, yours {yours[0].tolist()}"
+print([round(v, 3) + 0.0 for v in yours[0].tolist()])
+
+
+# %% exercise={"name": "layer-norm", "role": "mistake", "expect": "torch.std divides by H − 1"}
+def layer_norm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float) -> torch.Tensor:
+    return gamma * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + eps) + beta
+
+
+# %% exercise={"name": "layer-norm", "role": "mistake", "expect": "you normalised across tokens"}
+def layer_norm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float) -> torch.Tensor:
+    return gamma * (x - x.mean(0)) / torch.sqrt(x.var(0, correction=0) + eps) + beta
+
+
+# %% exercise={"name": "layer-norm", "role": "mistake", "expect": "use keepdim=True"}
+def layer_norm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float) -> torch.Tensor:
+    return x.mean(-1)
+
+
+# %% [markdown]
+# ## Where the norm stands
+#
+# Each half of a layer *adds* to what came in, so that the input is never lost. That is the residual connection. The
+# question is where the norm goes.
+#
+# - **Post-LN**, the original Transformer, BERT, XLM-R base and large: `LN(x + f(x))`
+# - **Pre-LN**, XLM-R XL and XXL: `x + f(LN(x))`
+#
+# Same parts, same parameters, other numbers. Weights trained with one are useless in the other.
+
+# %% [markdown]
+# ### Exercise: add and norm
+#
+# Write one post-LN half layer. `f` is attention or the feed-forward part, `norm` a function.
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `f` gets `x` as it came in. The norm comes last, over the sum.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `norm(x + f(x))`
+#
+# </details>
+
+
+# %% exercise={"name": "add-and-norm", "role": "answer", "points": 1}
+def add_and_norm(x: torch.Tensor, f, norm) -> torch.Tensor:
+    """A post-LN residual step."""
+    ### BEGIN SOLUTION
+    return norm(x + f(x))
+    ### END SOLUTION
+
+
+# %% exercise={"name": "add-and-norm", "role": "check"}
+out = add_and_norm(torch.tensor([1.0, 2.0]), lambda v: 10 * v, lambda v: v * v).tolist()
+assert out != [11.0, 42.0], "add-and-norm: that is pre-LN, x + f(LN(x)); XLM-R normalises the sum"
+assert out != [100.0, 400.0], "add-and-norm: the input x is lost; add it to what f gives"
+assert out != [101.0, 402.0], "add-and-norm: you normalised f(x) alone, then added x; the norm comes last"
+assert out == [121.0, 484.0], f"add-and-norm: expected [121.0, 484.0], yours {out}"
+print(out)
+
+
+# %% exercise={"name": "add-and-norm", "role": "mistake", "expect": "that is pre-LN"}
+def add_and_norm(x: torch.Tensor, f, norm) -> torch.Tensor:
+    return x + f(norm(x))
+
+
+# %% exercise={"name": "add-and-norm", "role": "mistake", "expect": "the input x is lost"}
+def add_and_norm(x: torch.Tensor, f, norm) -> torch.Tensor:
+    return norm(f(x))
+
+
+# %% exercise={"name": "add-and-norm", "role": "mistake", "expect": "the norm comes last"}
+def add_and_norm(x: torch.Tensor, f, norm) -> torch.Tensor:
+    return x + norm(f(x))
+
+
+# %% [markdown]
+# ## The pieces, on real weights
+#
+# Now the whole encoder as functions of the dictionary `weights`. First two helpers that look up a matrix or a norm by
+# name. `HOW` holds every choice that could go wrong, so that we can break them one by one later.
+
+# %%
+HOW = {"first": 2, "eps": 1e-12, "scale": 32**-0.5, "gelu": "none", "masked": True, "post": True}
+
+
+def linear(name, x):
+    return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def norm(name, x, how):
+    return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], how["eps"])
+
+
+# %% [markdown]
+# **Embeddings.** Word, position and type are added, then normalised. The first token has position 2, not 0: fairseq
+# gave padding the row 1 and counts on from there (chapter 4).
+
+
+# %%
+def embed(ids, how):
+    positions = torch.arange(ids.shape[1]) + how["first"]
+    summed = words[ids] + weights["embeddings.position_embeddings.weight"][positions]
+    return norm("embeddings.LayerNorm", summed + weights["embeddings.token_type_embeddings.weight"][0], how)
+
+
+# %% [markdown]
+# **Attention.** Twelve heads of 32 numbers each. Scores are divided by $\sqrt{32}$, and scores to padding become
+# $-\infty$, so that their weights are 0.
+
+
+# %%
+def attention(name, x, mask, how):
+    q, k, v = (linear(f"{name}.self.{part}", x).unflatten(-1, (12, 32)) for part in ("query", "key", "value"))
+    scores = torch.einsum("bqhd,bkhd->bhqk", q, k) * how["scale"]  # (B, 12, T, T)
+    if how["masked"]:
+        scores = scores.masked_fill(mask[:, None, None, :] == 0, float("-inf"))
+    mixed = torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v)  # (B, T, 12, 32)
+    return linear(f"{name}.output.dense", mixed.flatten(2))
+
+
+# %% [markdown]
+# **The feed-forward part** works on each token alone: four times wider, a GELU, and back.
+
+
+# %%
+def feed_forward(name, x, how):
+    return linear(f"{name}.output.dense", F.gelu(linear(f"{name}.intermediate.dense", x), approximate=how["gelu"]))
+
+
+# %% [markdown]
+# **The layer** is those two, each with its residual and norm.
+
+
+# %%
+def layer(name, x, mask, how):
+    first, second = f"{name}.attention.output.LayerNorm", f"{name}.output.LayerNorm"
+    if how["post"]:
+        x = norm(first, x + attention(f"{name}.attention", x, mask, how), how)
+        return norm(second, x + feed_forward(name, x, how), how)
+    x = x + attention(f"{name}.attention", norm(first, x, how), mask, how)
+    return x + feed_forward(name, norm(second, x, how), how)
+
+
+# %% [markdown]
+# **The encoder** is twelve layers in a row. It hands back every state on the way, the embeddings first: thirteen in
+# all.
+
+
+# %%
+def encode(ids, mask, **slips):
+    how = HOW | slips
+    states = [embed(ids, how)]
+    for number in range(12):
+        states.append(layer(f"encoder.layer.{number}", states[-1], mask, how))
+    return states
+
+
+# %% [markdown]
+# ## The proof
+#
+# Five sentences in five scripts, of different lengths, so that there is padding. Your encoder here, transformers
+# there, the same weights in both. How far apart are they at the worst number of each layer?
+
+# %%
+tokenizer = checkpoints.load_tokenizer("small")
+texts = ["Hello world!", "नमस्ते दुनिया", "مرحبا بالعالم", "你好，世界", "Καλημέρα κόσμε, τι κάνεις σήμερα;"]
+batch = tokenizer(texts)
+ids, mask = batch["input_ids"], batch["attention_mask"]
+real = mask.bool()
+ids.shape
+
+# %%
+from transformers import XLMRobertaModel
+
+reference = XLMRobertaModel.from_pretrained(folder, add_pooling_layer=False).eval()
+theirs = reference(ids, attention_mask=mask, output_hidden_states=True).hidden_states
+ours = encode(ids, mask)
+errors = [(a[real] - b[real]).abs().max().item() for a, b in zip(ours, theirs, strict=True)]
+print(len(errors), "states; every one within 1e-4:", max(errors) < 1e-4)
+
+# %% [markdown]
+# You wrote a model that computes what the reference computes, to the fifth digit and beyond. What is left is the
+# order in which floating-point numbers are added.
+
+# %% [markdown]
+# ## Seven slips
+#
+# Each of these is a mistake that somebody has made, and each leaves a model that runs without a word. How large is
+# the error, layer by layer, on real weights?
+#
+# The last of them is the honest one: nothing wrong, only rounding.
+
+# %%
+slips = {
+    "pre-norm instead of post-norm": {"post": False},
+    "no division by √d": {"scale": 1.0},
+    "positions from 0": {"first": 0},
+    "positions from 1": {"first": 1},
+    "padding mask forgotten": {"masked": False},
+    "GELU by tanh": {"gelu": "tanh"},
+    "LayerNorm eps 1e-5 for 1e-12": {"eps": 1e-5},
+    "none of these": {},
+}
+
+# %%
+curves = {
+    name: [(a[real] - b[real]).abs().max().item() for a, b in zip(encode(ids, mask, **slip), theirs, strict=True)]
+    for name, slip in slips.items()
+}
+
+# %%
+shades = dict(zip(curves, (*plots.COLOURS, "#8c6d1f", "#c0578f", plots.QUIET), strict=True))
+with plots.style():
+    figure, axes = plots.plt.subplots(figsize=(6.2, 4.2))
+    for name, curve in curves.items():
+        axes.semilogy([y or float("nan") for y in curve], color=shades[name], marker="o", markersize=3)
+    axes.set(xticks=range(0, 13, 2), xlabel="layer (0 is the embeddings)", ylabel="largest error")
+    plots.label_ends(axes, curves, shades)
+plots.show(figure, alt="Largest error by layer, log scale: pre-norm above 100, GELU and eps near 0.001, rounding at 1e-6.")
+
+# %% [markdown]
+# Read the picture from the bottom. Rounding alone stays near $10^{-6}$. The tanh form of GELU and a wrong `eps` are
+# small slips that no one would notice in the output, yet they stand clearly above rounding. The rest changes what the
+# model says.
+#
+# Where does each error begin? Wrong positions are there from the embeddings on. A forgotten mask costs nothing in the
+# embeddings, because they look at no neighbour.
+
+# %%
+for name in list(slips)[:-1]:
+    print(f"{name:32} {curves[name][12]:.0e}")
+
+# %% [markdown]
+# ### Exercise: find the first wrong layer
+#
+# This is how you find such a slip in a model of your own: compare state by state, and stop at the first that is off.
+# Given two lists of states, return the index of the first whose largest difference exceeds `tolerance`, or `None`.
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# `(a - b).abs().max()` is the largest difference. A mean would hide a single wrong token.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Go through `enumerate(zip(ours, theirs))` and return from inside the loop.
+#
+# </details>
+
+
+# %% exercise={"name": "first-wrong", "role": "answer", "points": 2}
+def first_wrong(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 1e-4) -> int | None:
+    """Index of the first state that differs by more than `tolerance` anywhere; None if none does."""
+    ### BEGIN SOLUTION
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if (a - b).abs().max() > tolerance:
+            return index
+    return None
+    ### END SOLUTION
+
+
+# %% exercise={"name": "first-wrong", "role": "check"}
+states = [torch.zeros(50, 40) for _ in range(4)]
+bent = [state.clone() for state in states]
+bent[2][3, 1] = -0.001
+found = first_wrong(bent, states)
+assert first_wrong(states, states) is None, "first-wrong: equal states have no wrong layer; return None for them"
+assert found is not None, "first-wrong: missed −0.001 at one place; use the largest *absolute* difference, not a mean"
+assert found == 2, f"first-wrong: state 2 is the first to differ, yours says {found}; does the count begin at 0?"
+print(found)
+
+
+# %% exercise={"name": "first-wrong", "role": "mistake", "expect": "missed −0.001"}
+def first_wrong(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 1e-4) -> int | None:
+    wrong = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if (a - b).mean().abs() > tolerance]
+    return wrong[0] if wrong else None
+
+
+# %% exercise={"name": "first-wrong", "role": "mistake", "expect": "does the count begin at 0?"}
+def first_wrong(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 1e-4) -> int | None:
+    wrong = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True), 1) if (a - b).abs().max() > tolerance]
+    return wrong[0] if wrong else None
+
+
+# %% [markdown]
+# ## How many parameters?
+#
+# You have seen every tensor of a layer, so you can count them on paper. A layer of width $H$ with a feed-forward part
+# of width $F$ has four $H \times H$ matrices, two of $H \times F$, their biases, and two LayerNorms.
+
+# %% [markdown]
+# ### Exercise: count a layer
+
+# %% [markdown]
+# <details><summary>Hint 1</summary>
+#
+# Attention: query, key, value and output, each `H * H + H`.
+#
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Feed-forward: `H * F + F` up, `F * H + H` down. A LayerNorm: `2 * H`, and there are two.
+#
+# </details>
+
+
+# %% exercise={"name": "count", "role": "answer", "points": 2}
+def layer_parameters(hidden: int, ffn: int) -> int:
+    """The number of parameters in one layer of width `hidden` with a feed-forward part of width `ffn`."""
+    ### BEGIN SOLUTION
+    attention = 4 * (hidden * hidden + hidden)
+    feed_forward = hidden * ffn + ffn + ffn * hidden + hidden
+    norms = 2 * 2 * hidden
+    return attention + feed_forward + norms
+    ### END SOLUTION
+
+
+# %% exercise={"name": "count", "role": "check"}
+base = layer_parameters(768, 3072)
+assert base != 7_077_888, "count: the biases and norms are missing; a LayerNorm has two vectors"
+assert base != 7_084_800, "count: the norms are missing; each has a scale and a shift"
+assert base != 6_497_280, "count: query, key and value are three maps; the fourth is the output"
+assert base == 7_087_872, f"count: expected 7,087,872 for a layer of base, yours gives {base:,}"
+print(base, layer_parameters(1024, 4096))
+
+
+# %% exercise={"name": "count", "role": "mistake", "expect": "the biases and norms are missing"}
+def layer_parameters(hidden: int, ffn: int) -> int:
+    return 4 * hidden * hidden + 2 * hidden * ffn
+
+
+# %% exercise={"name": "count", "role": "mistake", "expect": "the fourth is the output"}
+def layer_parameters(hidden: int, ffn: int) -> int:
+    return 3 * (hidden * hidden + hidden) + 2 * hidden * ffn + ffn + hidden + 4 * hidden
+
+
+# %% [markdown]
+# And the whole model? Where do the parameters of base and large sit?
+
+# %%
+for name, config in (("base", XLMRConfig.base()), ("large", XLMRConfig.large())):
+    model = Encoder(config, device="meta")  # shapes without memory
+    layers = sum(p.numel() for p in model.layers.parameters())
+    table = model.embeddings.word.weight.numel()
+    print(f"{name:6} layers {layers:11,}   word embeddings {table:11,}")
+
+# %% [markdown]
+# In base, more than two thirds are the table of words. A vocabulary for a hundred languages is dear.
+
+# %% [markdown]
+# ## The package's encoder
+#
+# The package does the same, with two changes for speed: it computes no padding, and it uses PyTorch's fused kernel
+# for attention. This is its attention, from the installed file:
+
+# %%
+from xlmr_course import encoder as package
+
+show_source(package.SelfAttention)
+
+# %% [markdown]
+# Do your functions and the package agree?
+
+# %%
+encoder = checkpoints.load_encoder("small")
+states = encoder(ids, mask, output_hidden_states=True).hidden_states
+gaps = [(a[real] - b[real]).abs().max().item() for a, b in zip(states, ours, strict=True)]
+print("within 1e-4 in every state:", max(gaps) < 1e-4)
+
+# %% [markdown]
+# ## What you saw
+#
+# - A layer is attention and a feed-forward part, each with a residual and a norm *after* the sum.
+# - The same weights in your functions, in transformers and in the package give the same thirteen states.
+# - A slip of one constant is invisible in the output and plain in a comparison layer by layer.
+# - Most of base is its vocabulary.
+#
+# ## Further reading
+#
+# - Vaswani et al. (2017), *Attention Is All You Need*, section 3, for the layer.
+# - Ba, Kiros and Hinton (2016), *Layer Normalization*.
+# - Xiong et al. (2020), *On Layer Normalization in the Transformer Architecture*, for pre- and post-LN.
