@@ -100,10 +100,12 @@ def read_config(folder: Path) -> XLMRConfig:
     """The shape of the model in a folder, from its `config.json`."""
     try:
         told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(told, dict):
+            raise ValueError
     except OSError:
         raise CheckpointError(f"the folder {folder.name!r} has no config.json, so it holds no checkpoint") from None
     except ValueError:
-        raise CheckpointError(f"config.json in {folder.name!r} is not JSON: fetch the checkpoint again") from None
+        raise CheckpointError(f"config.json in {folder.name!r} is damaged: fetch the checkpoint again") from None
     same = {
         "model_type": "xlm-roberta",
         "hidden_act": "gelu",

@@ -173,12 +173,13 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, table: Tensor, bias: Tensor, targets: Tensor, tied: TiedTable):
         logits = F.linear(x, table, bias)
-        totals = torch.cat([rows.float().logsumexp(dim=1) for rows in logits.split(_Loss.ROWS)])  # (M,)
+        wide = torch.promote_types(logits.dtype, torch.float32)  # half precision is too coarse for the sums
+        totals = torch.cat([rows.to(wide).logsumexp(dim=1) for rows in logits.split(_Loss.ROWS)])  # (M,)
         ctx.save_for_backward(x, table, logits, totals, targets)
         ctx.tied = tied
         ctx.mark_non_differentiable(logits)
         true = logits.gather(1, targets[:, None]).squeeze(1)
-        return (totals - true.float()).mean(), logits
+        return (totals - true.to(wide)).mean(), logits
 
     @staticmethod
     @once_differentiable
@@ -187,13 +188,13 @@ class _Loss(torch.autograd.Function):
         of_scores = torch.empty_like(logits)  # softmax - one-hot, over M
         parts = zip(*(t.split(_Loss.ROWS) for t in (logits, totals, targets, of_scores)), strict=True)
         for rows, total, target, result in parts:
-            share = (rows.float() - total[:, None]).exp_()
+            share = (rows.to(total.dtype) - total[:, None]).exp_()
             share[torch.arange(len(rows), device=rows.device), target] -= 1
             result.copy_(share.mul_(gradient / len(logits)))
         if ctx.needs_input_grad[1]:
             ctx.tied.left = of_scores, x
         of_x = (of_scores @ table.to(of_scores.dtype)).to(x.dtype)
-        return of_x, None, of_scores.sum(dim=0).float(), None, None
+        return of_x, None, of_scores.sum(dim=0, dtype=totals.dtype), None, None
 
 
 @dataclass
