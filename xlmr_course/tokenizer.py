@@ -65,7 +65,8 @@ class XLMRTokenizer:
             raise ValueError(f"{twice!r} is a piece of the model, but the name of a special token; remove the piece")
         self.bos_token_id, self.pad_token_id, self.eos_token_id, self.unk_token_id = range(4)
         self.mask_token_id = len(self.tokens) - 1
-        self._special = re.compile("|".join(map(re.escape, (*SPECIAL, MASK))))
+        self._named = {*SPECIAL, MASK}
+        self._special = re.compile(f"({'|'.join(map(re.escape, (*SPECIAL, MASK)))})")
 
     def __len__(self) -> int:
         """The number of ids: the rows of the embedding matrix."""
@@ -117,7 +118,10 @@ class XLMRTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a text, without `<s>` and `</s>`: `"Hello world!"` → `["▁Hello", "▁world", "!"]`."""
-        return [token for token, _ in self._tokens(text)]
+        found: list[str] = []
+        for part in self._parts(text):
+            found += [part] if part in self._named else self.model.segment(part)
+        return found
 
     def encode(self, text: str, pair: str | None = None) -> list[int]:
         """Ids of `<s> text </s>`, or of `<s> text </s></s> pair </s>`. Empty or blank text gives `<s> </s>`.
@@ -213,20 +217,20 @@ class XLMRTokenizer:
 
     # --- parts ------------------------------------------------------------------------------------------------------
 
-    def _tokens(self, text: str) -> list[tuple[str, int]]:
-        """(token, id) for each token of a text; it is cut at special tokens, each part is a text of its own."""
-        parts = self._special.split(text) if isinstance(text, str) else [text]  # no string: normalize says so
-        names = self._special.findall(text) if len(parts) > 1 else []
-        found: list[tuple[str, int]] = []
-        for place, part in enumerate(parts):
-            for token, number in self.model.segment_numbers(self.model.normalize(part)):
-                found.append((token, number + len(SPECIAL) if number >= 0 else self.unk_token_id))
-            if place < len(names):
-                found.append((names[place], self.ids[names[place]]))
-        return found
+    def _parts(self, text: str) -> list[str]:
+        """A text, cut before and after each special token in it."""
+        return self._special.split(text) if isinstance(text, str) else [text]  # no string: `normalize` says so
 
     def _numbers(self, text: str) -> list[int]:
-        return [number for _, number in self._tokens(text)]
+        """Ids of a text. Each part between special tokens is a text of its own."""
+        found: list[int] = []
+        for part in self._parts(text):
+            if part in self._named:
+                found.append(self.ids[part])
+            else:
+                places = self.model.segment_numbers(self.model.normalize(part))
+                found += [place + len(SPECIAL) if place >= 0 else self.unk_token_id for place in places]
+        return found
 
     def _batch(self, texts: str | Iterable[str], name: str) -> list[list[int]]:
         texts = [texts] if isinstance(texts, str) else list(texts)

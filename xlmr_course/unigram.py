@@ -47,7 +47,7 @@ class UnigramModel:
         self.unknown_score = min(self.scores) - UNKNOWN_PENALTY
         self.longest = max(map(len, self.pieces))
         self.normalize = Normalizer(normalizer)
-        self._table: dict[str, tuple[float, int]] = {}
+        self._root: dict[str, list | tuple] = {}  # of the trie: character -> node
 
     @classmethod
     def from_pieces(
@@ -91,7 +91,18 @@ class UnigramModel:
 
     def segment(self, text: str) -> list[str]:
         """The most probable segmentation; neighbouring unknown characters come as one token, as in SentencePiece."""
-        return [token for token, _ in self.segment_numbers(self.normalize(text))]
+        text = self.normalize(text)
+        starts, places = self._best_path(text)
+        found: list[str] = []
+        end, known = len(text), True
+        while end > 0:
+            token = text[starts[end] : end]
+            if not known and places[end] < 0:
+                found[-1] = token + found[-1]
+            else:
+                found.append(token)
+            known, end = places[end] >= 0, starts[end]
+        return found[::-1]
 
     def nbest(self, text: str, n: int) -> list[tuple[list[str], float]]:
         """The n most probable segmentations with their log p, best first.
@@ -117,59 +128,83 @@ class UnigramModel:
         """log p of a text, summed over all its segmentations."""
         return self.lattice(text).forward()[-1]
 
-    def segment_numbers(self, text: str) -> list[tuple[str, int]]:
-        """Viterbi, made for speed, on normalised text: each token with its place in `pieces`, −1 for unknown.
+    def segment_numbers(self, text: str) -> list[int]:
+        """`segment` for text that is normalised already: each token's place in `pieces`, −1 for unknown."""
+        starts, places = self._best_path(text)
+        found: list[int] = []
+        end = len(text)
+        while end > 0:
+            if places[end] >= 0 or not found or found[-1] >= 0:  # one for a run of unknown characters
+                found.append(places[end])
+            end = starts[end]
+        return found[::-1]
 
-        `_table` holds every piece and every beginning of one, so the loop stops as soon as no piece can follow. Time
-        and memory grow with the length of the text.
+    def _best_path(self, text: str) -> tuple[list[int], list[int]]:
+        """Viterbi, made for speed: where the last piece of the best path to each position starts, its place.
 
-        On equal scores the first segmentation found stays, as in SentencePiece. It adds in float32, and so must this:
-        an array("f") rounds what it stores. It also starts its sum again at −100,000 (kScoreResetThreshold).
+        It walks down a trie from each position, so it stops as soon as no piece can follow; time and memory grow with
+        the length of the text.
+
+        On equal scores the first segmentation found stays. Which scores are equal depends on rounding, so the sums are
+        rounded as SentencePiece 0.2.3 rounds them: to single precision, and started again below −100,000
+        (kScoreResetThreshold), where single precision would no longer tell pieces apart.
         """
-        if not self._table:
-            self._table = _prefix_table(self.pieces, self.scores, self.unknown_score)
-        lookup, unknown = self._table.get, (self.unknown_score, -1)
+        if not self._root:
+            self._root = self._branch(range(len(self.pieces)), 0)[0]
+        root, pieces, scores, longest = self._root, self.pieces, self.scores, self.longest
+        unknown = ({}, self.unknown_score, -1)
         length = len(text)
-        best = array("f", [-math.inf]) * (length + 1)
+        best = [-math.inf] * (length + 1)  # score of the best path to each position
         best[0] = 0.0
-        starts, numbers = [0] * (length + 1), [-1] * (length + 1)
+        starts, places = [0] * (length + 1), [-1] * (length + 1)
+        single = array("f", [0.0])  # what is stored here is rounded to single precision
         for start in range(length):
             score = best[start]
             if score < -100_000:
-                for position in range(start, min(start + self.longest, length) + 1):
-                    best[position] -= score
+                for position in range(start, min(start + longest, length + 1)):
+                    single[0] = best[position] - score
+                    best[position] = single[0]
                 score = 0.0
-            for end in range(start + 1, length + 1):
-                entry = lookup(text[start:end])
-                if entry is None:
+            end, children = start, root
+            for character in text[start : start + longest]:
+                node = children.get(character)
+                end += 1
+                if node is None:
                     if end > start + 1:
                         break
-                    entry = unknown
-                candidate = score + entry[0]
-                before = best[end]
-                if candidate > before:
-                    best[end] = candidate
-                    if best[end] > before:
-                        starts[end], numbers[end] = start, entry[1]
-        found: list[tuple[str, int]] = []
-        end = length
-        while end > 0:
-            start, number = starts[end], numbers[end]
-            if number < 0 and found and found[-1][1] < 0:
-                found[-1] = (text[start:end] + found[-1][0], -1)
+                    node = unknown
+                elif node.__class__ is tuple:
+                    if len(node) == 1 and end > start + 1:  # one piece is left: compare it as a whole
+                        place = node[0]
+                        if not text.startswith(pieces[place], start):
+                            break
+                        end = start + len(pieces[place])
+                        node = ({}, scores[place], place)
+                    else:
+                        node = children[character] = self._branch(node, end - start)
+                children, candidate, place = node
+                candidate += score
+                if candidate > best[end]:
+                    single[0] = candidate
+                    if single[0] > best[end]:
+                        best[end], starts[end], places[end] = single[0], start, place
+        return starts, places
+
+    def _branch(self, numbers: Iterable[int], depth: int) -> list:
+        """A node of the trie, for the pieces with these places, which begin with the same `depth` characters.
+
+        A node is [children, log p, place] of the piece that ends there, or of none: −∞, −1. A child is a tuple of
+        places until a text first comes to it: most of 250,000 pieces are never met.
+        """
+        score, place = (self.unknown_score if depth == 1 else -math.inf), -1
+        below: dict[str, list[int]] = {}
+        for number in numbers:
+            piece = self.pieces[number]
+            if len(piece) == depth:
+                score, place = self.scores[number], number
             else:
-                found.append((text[start:end], number))
-            end = start
-        return found[::-1]
-
-
-def _prefix_table(pieces: Sequence[str], scores: Sequence[float], unknown_score: float) -> dict[str, tuple[float, int]]:
-    """piece -> (log p, place); a beginning of pieces that is none itself -> (−∞, −1), or unknown if one character."""
-    table = dict(zip(pieces, zip(scores, range(len(pieces)), strict=True), strict=True))
-    for piece in pieces:
-        while (piece := piece[:-1]) and piece not in table:
-            table[piece] = (unknown_score if len(piece) == 1 else -math.inf, -1)
-    return table
+                below.setdefault(piece[depth], []).append(number)
+        return [{character: tuple(places) for character, places in below.items()}, score, place]
 
 
 def train(
