@@ -135,7 +135,7 @@ def heatmap(
         return axes.figure
 
 
-def show_sentences(rows: Sequence[Sequence[str]], header: Sequence[str] = ("", "")) -> None:
+def show_sentences(rows: Sequence[Sequence[str]], header: Sequence[str] = ()) -> None:
     """Display a table whose first column is a language code and whose other cells are text in that language.
 
     Each cell says which language it is in, so that browsers pick the font and the writing direction.
@@ -151,7 +151,8 @@ def show_sentences(rows: Sequence[Sequence[str]], header: Sequence[str] = ("", "
         + "</tr>"
         for code, *cells in rows
     )
-    html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    head = f"<thead><tr>{head}</tr></thead>" if header else ""
+    html = f"<table>{head}<tbody>{body}</tbody></table>"
     plain = "\n".join("  ".join(row) for row in rows)
     display({"text/html": html, "text/plain": plain}, raw=True)
 

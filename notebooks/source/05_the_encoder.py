@@ -341,7 +341,7 @@ with plots.style():
         axes.semilogy([y or float("nan") for y in curve], color=shades[name], marker="o", markersize=3)
     axes.set(xticks=range(0, 13, 2), xlabel="layer (0 is the embeddings)", ylabel="largest error")
     plots.label_ends(axes, curves, shades)
-plots.show(figure, alt="Largest error by layer, log scale: pre-norm above 100, GELU and eps near 0.001, rounding at 1e-6.")
+plots.show(figure, alt="Largest error by layer, log scale: pre-norm above 100, GELU and eps near 0.001, rounding 1e-6.")
 
 # %% [markdown]
 # Read the picture from the bottom. Rounding alone stays near $10^{-6}$. The tanh form of GELU and a wrong `eps` are
