@@ -20,7 +20,8 @@ library; version 5 keeps the second. This module is equal to SentencePiece. The 
 
 - normalisation rules overlap: SentencePiece takes the longest rule that matches, `tokenizers` goes by grapheme cluster
   and then by character (half-width katakana with a voicing mark, `ｽﾞ`; stacked marks, `e` + U+0301 + U+0323);
-- two segmentations have the same score: the sums are rounded to single precision here and to double there (`ccc`);
+- two segmentations have the same score: sums are rounded to single precision here and to double there, so `isggg` is
+  `▁is gg g` here and `▁is g gg` there;
 - a text contains U+2581 itself: there it is dropped as a space; here it stays a character like any other.
 """
 

@@ -73,6 +73,11 @@ def learn(
     on_step: Callable[[Step], None] | None = None,
 ) -> dict[str, float]:
     """piece -> log p, most probable first; arguments and errors as for `unigram.train`."""
+    for name, value in (("vocab_size", vocab_size), ("seed_size", seed_size)):
+        if not isinstance(value, int):
+            raise TypeError(f"{name}={value!r} is {type(value).__name__}; use a whole number")
+    if seed_size < 0:
+        raise ValueError(f"seed_size={seed_size} is negative; use the number of substrings to start from")
     report = on_step or (lambda step: None)
     text = prepare(texts, character_coverage)
     special = len(CONTROL)
@@ -116,7 +121,13 @@ def prepare(texts: Iterable[str], character_coverage: float = 0.9995) -> Trainin
     if not 0 < character_coverage <= 1:
         raise ValueError(f"character_coverage={character_coverage} lies outside (0, 1]; SentencePiece's is 0.9995")
     normalize = Normalizer()
-    sentences = [sentence for sentence in map(normalize, texts) if sentence]
+    sentences = []
+    for place, text in enumerate(texts):
+        try:
+            sentences.append(normalize(text))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"texts[{place}]: {error}") from None
+    sentences = [sentence for sentence in sentences if sentence]
     frequency = Counter(itertools.chain.from_iterable(sentences))
     del frequency["\0"], frequency[RARE]  # neither can be in a piece
     total = frequency.total()
