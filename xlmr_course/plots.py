@@ -175,3 +175,32 @@ def label_ends(axes: plt.Axes, curves: dict[str, Sequence[float]], colours: dict
             name, (x, curves[name][-1]), (1.02, low), textcoords="axes fraction", color=colours[name], va="center",
             fontsize=9, arrowprops={"arrowstyle": "-", "color": colours[name], "alpha": 0.4, "linewidth": 0.8},
         )  # fmt: skip
+
+
+def lattice(nodes: Sequence, text: str, path: Sequence = ()) -> Figure:
+    """Draw the ways to cut a text: positions between the characters, an arc for each piece, `path` in colour.
+
+    Args:
+        nodes: the `Node`s of a `Lattice`; pieces of one character lie flat, longer ones arch higher.
+        text: the text they cut; it must be in a script that the figure's font has.
+    """
+    with style():
+        figure, axes = plt.subplots(figsize=(0.75 * len(text) + 1, 3.4))
+        chosen = {(node.start, node.end) for node in path}
+        for node in nodes:
+            start, width = node.start, node.end - node.start
+            on = (node.start, node.end) in chosen
+            xs = np.linspace(0, 1, 40)
+            height = 0.0 if width == 1 else 0.42 * width
+            colour = ORANGE if on else QUIET
+            axes.plot(start + xs * width, height * 4 * xs * (1 - xs), color=colour, alpha=1 if on else 0.45,
+                      linewidth=2.6 if on else 1.2, zorder=3 if on else 1)  # fmt: skip
+            label = f"{node.piece}  {node.score:.1f}"
+            axes.text(start + width / 2, height + 0.06, label, ha="center", va="bottom", fontsize=8.5, zorder=4,
+                      color=colour if on else INK, bbox={"color": CARD, "pad": 0.6})  # fmt: skip
+        axes.plot(range(len(text) + 1), [0] * (len(text) + 1), "o", color=INK, markersize=5, zorder=5)
+        for position in range(len(text) + 1):
+            axes.text(position, -0.14, str(position), ha="center", va="top", fontsize=8.5, color=QUIET)
+        axes.set_axis_off()
+        axes.set_ylim(-0.5, None)
+        return figure
