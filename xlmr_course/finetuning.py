@@ -154,9 +154,9 @@ def encode(
                 f"{language}.tsv, id {key!r}: the label {topic!r} does not occur in the training data; "
                 f"it knows {', '.join(names)}"
             )
-    ids = tokenizer(
-        list(rows["text"]), padding=False, truncation=True, max_length=max_length, return_tensors=None
-    )["input_ids"]
+    ids = tokenizer(list(rows["text"]), padding=False, truncation=True, max_length=max_length, return_tensors=None)[
+        "input_ids"
+    ]
     return Encoded(ids, [numbers[topic] for topic in rows["topic"]])
 
 
