@@ -14,6 +14,7 @@ QUIRKS, each with its reason:
 - **Special tokens in a text are special**: `</s>` in a user's sentence becomes id 2, as in transformers.
 - **Unknown characters in a row are one `<unk>`**, in SentencePiece and in tokenizers. XLM-R has no byte fallback: what
   they were is lost.
+- **U+2581 in a text is a space**: the rules of `nmt_nfkc` say so, and no text can forge a piece's beginning.
 
 Against transformers: until version 4 its "slow" tokenizer was SentencePiece and its "fast" one the `tokenizers`
 library; version 5 keeps the second. This module is equal to SentencePiece. The second differs where
@@ -21,8 +22,7 @@ library; version 5 keeps the second. This module is equal to SentencePiece. The 
 - normalisation rules overlap: SentencePiece takes the longest rule that matches, `tokenizers` goes by grapheme cluster
   and then by character (half-width katakana with a voicing mark, `ｽﾞ`; stacked marks, `e` + U+0301 + U+0323);
 - two segmentations have the same score: sums are rounded to single precision here and to double there, so `isggg` is
-  `▁is gg g` here and `▁is g gg` there;
-- a text contains U+2581 itself: there it is dropped as a space; here it stays a character like any other.
+  `▁is gg g` here and `▁is g gg` there.
 """
 
 from __future__ import annotations
