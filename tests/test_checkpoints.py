@@ -277,20 +277,20 @@ def test_small_loads_and_says_that_it_has_no_head(small):
 
 
 MEMORY = """
-import os, resource, sys
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+import os, pathlib, sys
+def peak():  # `ru_maxrss` would count the process that started this one
+    return int(pathlib.Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 from xlmr_course import checkpoints
 import torch
 before = peak()
 encoder = checkpoints.load_encoder("small")
 for parameter in encoder.parameters():
     parameter.sum()  # every page is read
-print((peak() - before) / os.path.getsize(sys.argv[1] + "/model.safetensors"))
+print((peak() - before) / os.path.getsize(os.path.join(sys.argv[1], "model.safetensors")))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured in Linux's units")
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read the Linux way")
 def test_loading_takes_hardly_more_memory_than_the_file(small):
     done = subprocess.run([sys.executable, "-c", MEMORY, str(small)], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 1.2
+    assert 0.9 < float(done.stdout) < 1.2
