@@ -47,7 +47,7 @@ class UnigramModel:
         self.unknown_score = min(self.scores) - UNKNOWN_PENALTY
         self.longest = max(map(len, self.pieces))
         self.normalize = Normalizer(normalizer)
-        self._root: dict[str, list | tuple] = {}  # of the trie: character -> node
+        self._root: dict[str, tuple] = {}  # of the trie: character -> node
 
     @classmethod
     def from_pieces(
@@ -168,21 +168,23 @@ class UnigramModel:
             end, children = start, root
             for character in text[start : start + longest]:
                 node = children.get(character)
-                end += 1
                 if node is None:
-                    if end > start + 1:
+                    if end > start:
                         break
                     node = unknown
-                elif node.__class__ is tuple:
-                    if len(node) == 1 and end > start + 1:  # one piece is left: compare it as a whole
-                        place = node[0]
+                end += 1
+                below, candidate, place = node
+                if below is None:  # not built yet: `candidate` holds the places of the pieces that go on from here
+                    if len(candidate) == 1 and end > start + 1:  # one is left: compare it as a whole
+                        place = candidate[0]
                         if not text.startswith(pieces[place], start):
                             break
                         end = start + len(pieces[place])
-                        node = ({}, scores[place], place)
+                        below, candidate = {}, scores[place]
                     else:
-                        node = children[character] = self._branch(node, end - start)
-                children, candidate, place = node
+                        node = children[character] = self._branch(candidate, end - start)
+                        below, candidate, place = node
+                children = below
                 candidate += score
                 if candidate > best[end]:
                     single[0] = candidate
@@ -190,11 +192,11 @@ class UnigramModel:
                         best[end], starts[end], places[end] = single[0], start, place
         return starts, places
 
-    def _branch(self, numbers: Iterable[int], depth: int) -> list:
+    def _branch(self, numbers: Iterable[int], depth: int) -> tuple[dict[str, tuple], float, int]:
         """A node of the trie, for the pieces with these places, which begin with the same `depth` characters.
 
-        A node is [children, log p, place] of the piece that ends there, or of none: −∞, −1. A child is a tuple of
-        places until a text first comes to it: most of 250,000 pieces are never met.
+        A node is (children, log p, place) of the piece that ends there, or of none: −∞, −1. A child is
+        (None, places, 0) until a text first comes to it: most of 250,000 pieces are never met.
         """
         score, place = (self.unknown_score if depth == 1 else -math.inf), -1
         below: dict[str, list[int]] = {}
@@ -204,7 +206,7 @@ class UnigramModel:
                 score, place = self.scores[number], number
             else:
                 below.setdefault(piece[depth], []).append(number)
-        return [{character: tuple(places) for character, places in below.items()}, score, place]
+        return {character: (None, places, 0) for character, places in below.items()}, score, place
 
 
 def train(
