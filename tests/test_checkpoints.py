@@ -136,6 +136,12 @@ def test_a_head_bias_by_its_other_name_is_found(model, folder):
     assert_same(model, checkpoints.load_masked_lm(folder))
 
 
+def test_half_a_head_is_not_called_none(folder):
+    rewrite(folder, lambda t: {name: value for name, value in t.items() if "lm_head.dense" not in name})
+    with pytest.raises(CheckpointError, match=r"the weights lack lm_head\.dense\.weight, lm_head\.dense\.bias"):
+        checkpoints.load_masked_lm(folder)
+
+
 def test_names_without_the_prefix_load(model, folder):
     rewrite(folder, lambda t: {name.removeprefix("roberta."): value for name, value in t.items()})
     assert_same(model, checkpoints.load_masked_lm(folder))
@@ -148,13 +154,14 @@ def test_half_precision_files_become_float32(model, folder):
     assert torch.equal(loaded.embeddings.word.weight, model.encoder.embeddings.word.weight.half().float())
 
 
-def test_what_is_not_used_is_said(model, folder):
+def test_what_is_not_used_is_said(folder, caplog):
     rewrite(folder, lambda t: t.update({"classifier.dense.weight": torch.zeros(2)}))
     notes = checkpoints.load_weights(Encoder(SHAPE, device="meta"), folder)
     assert notes == [
         "the masked-LM head is left out: load_masked_lm reads it",
         "not used by this model: classifier.dense.weight",
     ]
+    assert [record.getMessage() for record in caplog.records] == [f"mine: {notes[1]}"]  # the others are no surprise
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
@@ -252,7 +259,12 @@ def test_another_kind_of_model_is_refused(folder, change, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "is damaged"), ("[1]", "is damaged"), ("{}", "does not say vocab_size and hidden_size")]
+    ("text", "message"),
+    [
+        ("{", "is damaged"),
+        ("[1]", "is damaged"),
+        ("{}", "does not say vocab_size, hidden_size, num_hidden_layers and 5 more"),
+    ],
 )
 def test_a_broken_config_is_refused(folder, text, message):
     (folder / "config.json").write_text(text)

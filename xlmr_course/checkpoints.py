@@ -47,6 +47,16 @@ LAYER_NAMES = {
     "feed_forward.down": "output.dense",
     "output_norm": "output.LayerNorm",
 }
+SHAPE_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+)
 
 
 def hugging_face_name(name: str) -> str:
@@ -117,10 +127,11 @@ def read_config(folder: Path) -> XLMRConfig:
             raise CheckpointError(
                 f"config.json in {folder.name!r} says {field}={told[field]!r}, and this encoder is {value!r} only"
             )
-    fields = [field.name for field in dataclasses.fields(XLMRConfig)]
-    missing = [name for name in fields if name not in told and name in ("vocab_size", "hidden_size")]
+    # transformers' own defaults are not XLM-R's (its LayerNorm eps is 1e-12), so nothing of the shape is guessed.
+    missing = [name for name in SHAPE_FIELDS if name not in told]
     if missing:
-        raise CheckpointError(f"config.json in {folder.name!r} does not say {' and '.join(missing)}")
+        raise CheckpointError(f"config.json in {folder.name!r} does not say {listed(missing)}")
+    fields = [field.name for field in dataclasses.fields(XLMRConfig)]
     try:
         return XLMRConfig(**{name: told[name] for name in fields if name in told})
     except (TypeError, ValueError) as error:
@@ -157,7 +168,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, folder: Path) -> list[str]:
-    """Fill a model made on the "meta" device from a folder's weights, in place; other models work too.
+    """Give a model made on the "meta" device the weights of a folder.
 
     The model is an `Encoder`, or has one as `.encoder`, and names its other parts as transformers does (`lm_head`,
     `classifier`, `qa_outputs`), which is how their keys are found.
@@ -175,7 +186,7 @@ def load_weights(model: nn.Module, folder: Path) -> list[str]:
         raise CheckpointError(f"{folder.name!r}: {error}") from None
     model.load_state_dict(state, assign=True)
     for note in notes:
-        log.info("%s: %s", folder.name, note)
+        log.log(logging.WARNING if note.startswith("not used") else logging.INFO, "%s: %s", folder.name, note)
     return notes
 
 
@@ -198,7 +209,7 @@ def translate(theirs: Mapping[str, Tensor], model: nn.Module) -> tuple[list[str]
             wrong.append(f"{their_name} has shape {tuple(tensor.shape)} instead of {tuple(wanted.shape)}")
         else:
             state[name] = tensor.to(torch.float32)
-    if missing and all(name.startswith("lm_head.") for name in missing):
+    if any(name.startswith("lm_head.") for name in missing) and not any("lm_head." in name for name in theirs):
         having = [c.name for c in sources.CHECKPOINTS.values() if c.has_lm_head]
         raise CheckpointError(
             f"this checkpoint holds an encoder without a masked-LM head: use load_encoder, or one of the names that "
