@@ -63,8 +63,8 @@ for piece in by_score[:6]:
 # And the longest pieces? Do you recognise any of these languages?
 
 # %%
-longest = sorted(table, key=len)[-14:]
-print(len(longest[0]), "characters each:", *longest, sep="\n")
+longest = sorted(table, key=len)[-25:]
+print(f"{len(longest[0])} characters each:", " · ".join(longest))
 
 # %% [markdown]
 # They are web pages' words: *contactformulier* is a contact form in Dutch, the Thai one belongs to the name of a kind
@@ -82,7 +82,7 @@ single = next(place for place, piece in enumerate(reversed(by_score)) if len(pie
 print(f"the {single:,} lowest are single characters")
 
 # %% [markdown]
-# One ten-thousandth a step, like the rungs of a ladder. No count of words looks like that.
+# Mostly one ten-thousandth a step, like the rungs of a ladder. No count of words looks like that.
 #
 # These are *required characters*. Pruning had thrown them out, and the last step of training put them back: the lowest
 # score, plus 0.0001, plus 0.0002, and so on. They are there so that they can be written at all.
@@ -106,8 +106,8 @@ owned = Counter(match.lastgroup if match else "none of these" for match in found
 with plots.style():
     figure, axes = plots.plt.subplots(figsize=(6.5, 5.6))
     bars = axes.barh(*zip(*reversed(owned.most_common()), strict=True), color=plots.BLUE)
-    axes.bar_label(bars, [f"{count:,}" for count in bars.datavalues], padding=3, fontsize=8.5, color=plots.QUIET)
-    axes.set(xlabel="pieces whose first letter is in the script", ylim=(-0.7, len(owned) - 0.3))
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8.5)
+    axes.set(xlabel="pieces whose first letter is in the script", xticks=[], ylim=(-0.7, len(owned) - 0.3))
 plots.show(figure, alt="Bars: Latin has by far the most pieces, then Cyrillic, Han and Arabic; Tibetan has three.")
 
 # %% [markdown]
@@ -125,7 +125,8 @@ plots.show(figure, alt="Bars: Latin has by far the most pieces, then Cyrillic, H
 
 # %%
 rows = [("si", "ශ්‍රී ලංකා"), ("bo", "བཀྲ་ཤིས་བདེ་ལེགས"), ("nqo", "ߒߞߏ"), ("zxx", "🦓")]
-rows = [(code, text, tokenizer.decode(tokenizer.encode(text), skip_special_tokens=False)) for code, text in rows]
+reads = {text: tokenizer.decode(tokenizer.encode(text), skip_special_tokens=False) for _, text in rows}
+rows = [(code, text, reads[text]) for code, text in rows]
 plots.show_sentences(rows, header=("", "text", "what XLM-R reads"))
 
 # %% [markdown]
@@ -218,9 +219,11 @@ order = sorted(pieces, key=pieces.get)
 # %%
 with plots.style():
     figure, axes = plots.plt.subplots(figsize=(7, 3.4))
-    bars = axes.bar(order, [pieces[code] / pieces["en"] for code in order], color=plots.BLUE, label="XLM-R's pieces")
-    axes.bar_label(bars, fmt="%.2f", fontsize=8.5, color=plots.INK)
-    axes.plot(order, [size[code] / size["en"] for code in order], "o", color=plots.ORANGE, label="bytes of UTF-8")
+    relative = [pieces[code] / pieces["en"] for code in order]
+    in_bytes = [size[code] / size["en"] for code in order]
+    bars = axes.bar(order, relative, color=plots.BLUE, label="XLM-R's pieces")
+    axes.bar_label(bars, fmt="%.2f", label_type="center", fontsize=8.5, color="white")
+    axes.plot(order, in_bytes, "o", color=plots.ORANGE, label="bytes of UTF-8")
     axes.axhline(1, color=plots.QUIET, linewidth=1)
     axes.set(ylabel="cost, English = 1", ylim=(0, 3))
     axes.legend(loc="upper left", ncols=2)
@@ -249,7 +252,7 @@ for code in ("en", "el", "th", "zh"):
 # %%
 for code in ("en", "zh", "sw", "hi", "el"):
     ratio, mean = pieces[code] / pieces["en"], pieces[code] / 700
-    print(f"{code}: price {ratio:.2f}, sentences in 510 tokens {510 / mean:4.1f}, work of attention {ratio**2:.2f}")
+    print(f"{code}: price {ratio:.2f}, sentences in 510 tokens {510 / mean:4.1f}, attention {ratio**2:.2f}")
 
 # %% [markdown]
 # The same article, cut off at 512 tokens: the English reader's model sees half as much again as the Greek reader's.
@@ -280,7 +283,7 @@ print("the last one ", tokenizer.tokens[-1], tokenizer.mask_token_id)
 # %%
 correct = tokenizer.encode("Hello world!")
 print([tokenizer.tokens[number] for number in correct])
-print([tokenizer.tokens[number - 1] for number in correct[1:-1]], "if one is missing")
+print("one too low:", [tokenizer.tokens[number - 1] for number in correct[1:-1]])
 
 # %% [markdown]
 # ### Exercise: the offset of one
@@ -321,7 +324,7 @@ assert hindi[-1] == 2, f"ids: the last id must be 2, </s>; yours is {hindi[-1]}"
 assert hindi[1] != 68699, "ids: these are still SentencePiece's numbers; pieces move up by one"
 assert hindi == [0, 68700, 97883, 29405, 2], f"ids: expected [0, 68700, 97883, 29405, 2], yours gives {hindi}"
 zebra = xlmr_ids([5, 0])  # ▁🦓
-assert zebra[2] != 1, "ids: the unknown became 1, <pad>, and the encoder would skip it; look up <unk> in the table"
+assert zebra[2] != 1, "ids: the unknown became 1, <pad>, which means there is no token; look up <unk> in the table"
 assert zebra == [0, 6, 3, 2], f"ids: ▁ and an unknown are [0, 6, 3, 2]; yours gives {zebra}"
 print(hindi, zebra)
 
@@ -347,23 +350,23 @@ def xlmr_ids(numbers: list[int]) -> list[int]:
 # The authors' own page (fairseq, `examples/xlmr`) shows five greetings with their ids. Are they ours?
 
 # %%
-published = {
-    "Hello world!": [0, 35378, 8999, 38, 2],
-    "你好，世界": [0, 6, 124084, 4, 3221, 2],
-    "नमस्ते दुनिया": [0, 68700, 97883, 29405, 2],
-    "مرحبا بالعالم": [0, 665, 193478, 258, 1705, 77796, 2],
-    "Bonjour le monde": [0, 84602, 95, 11146, 2],
-}
-print([tokenizer.encode(text) == expected for text, expected in published.items()])
+published = [
+    ([0, 35378, 8999, 38, 2], "Hello world!"),
+    ([0, 6, 124084, 4, 3221, 2], "你好，世界"),
+    ([0, 68700, 97883, 29405, 2], "नमस्ते दुनिया"),
+    ([0, 665, 193478, 258, 1705, 77796, 2], "مرحبا بالعالم"),
+    ([0, 84602, 95, 11146, 2], "Bonjour le monde"),
+]
+print([tokenizer.encode(text) == expected for expected, text in published])
 
 # %% [markdown]
 # Five is few. SentencePiece's own C++ code, given the same table, can judge every sentence of the corpus:
 
 # %%
-theirs = {
-    code: [[0, *(n + 1 if n else 3 for n in processor.encode(text)), 2] for text in texts[code]] for code in texts
-}
-different = sum(a != b for code in texts for a, b in zip(ids[code], theirs[code], strict=True))
+different = 0
+for code, rows in texts.items():
+    for text, row in zip(rows, ids[code], strict=True):
+        different += row != [0, *(n + 1 if n else 3 for n in processor.encode(text)), 2]
 print(f"{sum(map(len, texts.values())):,} sentences, {different} differences")
 
 # %% [markdown]
@@ -633,18 +636,13 @@ print(dict(fates), f"sentences with an unknown: {sum(3 in row for rows in ids.va
 # Five sentences lose something for good, and five hold an unknown. Which characters did 250,000 pieces leave out?
 
 # %%
-lost = [
-    (code, token)
-    for code in texts
-    for text in texts[code]
-    for token in tokenizer.tokenize(text)
-    if token not in tokenizer.ids
-]
-print(lost)
+for code, rows in texts.items():
+    for text in [text for text, row in zip(rows, ids[code], strict=True) if 3 in row]:
+        print(code, *[token for token in tokenizer.tokenize(text) if token not in tokenizer.ids])
 
 # %% [markdown]
-# All are Chinese and rare. They stand in the names of a bird, of the Visayas and of a tamarisk, in a farewell and a pair
-# of tweezers.
+# All are Chinese and rare. They stand in the names of a bird, of the Visayas and of a tamarisk, in a farewell and a
+# pair of tweezers.
 
 # %% [markdown]
 # ## The package's version
@@ -657,7 +655,7 @@ show_source(XLMRTokenizer._numbers, XLMRTokenizer._assemble, XLMRTokenizer.decod
 # %% [markdown]
 # ## Saving, and loading in transformers
 #
-# A vocabulary is two small files. The library *transformers* reads them, and so does SentencePiece.
+# A saved vocabulary is two files. The library *transformers* reads them, and so does SentencePiece.
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -685,16 +683,19 @@ print(again.tokens == tokenizer.tokens, again.encode("नमस्ते दु�
 # anew in Rust, in the library *tokenizers*. Version 5 keeps only the second. Is it the same?
 
 # %%
-differ = sum(row != ids[code][i] for code in texts for i, row in enumerate(automatic(texts[code])["input_ids"]))
+differ = 0
+for code, rows in texts.items():
+    differ += sum(a != b for a, b in zip(automatic(rows)["input_ids"], ids[code], strict=True))
 print(f"{sum(map(len, texts.values())):,} sentences, {differ} differences")
 
 # %% [markdown]
-# On ordinary text, yes. On less ordinary text, no. Below, `ja` is half-width katakana, the narrow letters of old
-# Japanese displays. `yo` is a Yoruba vowel with two marks, typed in the less usual order. The last row is no language.
+# On ordinary text, yes. On less ordinary text, no. Below, `ja` is Japanese in half-width katakana, a narrow
+# set of letters. `yo` is a Yoruba vowel with two marks, typed in the less usual order. The last row is no language.
 
 # %%
 odd = [("ja", "ｽﾅｯﾌﾟﾘﾝｸﾞ"), ("yo", "e\u0301\u0323"), ("zxx", "isggg")]
-rows = [(code, text, "  ".join(tokenizer.tokenize(text)), "  ".join(automatic.tokenize(text))) for code, text in odd]
+ours, theirs = ([" ".join(tool.tokenize(text)) for _, text in odd] for tool in (tokenizer, automatic))
+rows = [(*row, a, b) for row, a, b in zip(odd, ours, theirs, strict=True)]
 plots.show_sentences(rows, header=("", "text", "SentencePiece and the package", "transformers 5"))
 
 # %% [markdown]
