@@ -48,7 +48,8 @@ for query in ("maji", "majini"):
 # %% [markdown]
 # *Majini* means "in the water". It is close to *maji*, but close counts for nothing here. And a model can't learn from
 # such a table: move the query a little, and the result stays the same, or jumps.
-#
+
+# %% [markdown]
 # So make keys and queries vectors. How well a query fits a key is their dot product, the **score**. Softmax turns the
 # scores into **weights**, positive and with the sum 1. The result is the values, mixed by those weights.
 
@@ -83,7 +84,8 @@ plots.show(figure, alt="Three bands of colour: hard has three blocks with edges;
 # %% [markdown]
 # The hard table has edges, and between them nothing changes. The soft ones change everywhere, so a small step of the
 # query or of a key changes the result a little. That is what gradient descent needs.
-#
+
+# %% [markdown]
 # All three bands are the same formula, *weights times values*. Only the weights differ.
 
 # %% [markdown]
@@ -151,7 +153,8 @@ print([round(number, 3) for number in (weights @ v)[1].tolist()])
 #
 # `scores` has a row for each query and a column for each key, `(Q, K)`. Return the weights without calling
 # `torch.softmax`: $e^{s}$, divided by the sum over the keys.
-#
+
+# %% [markdown]
 # One trap: $e^{1000}$ is infinite in float32. Subtract each row's largest score first. That divides numerator and
 # denominator by the same number, so the weights stay the same.
 
@@ -237,7 +240,8 @@ for d in (4, 16, 64, 256):
 
 # %% [markdown]
 # The deviation is $\sqrt d$: variances add up, so $d$ terms of variance 1 have variance $d$.
-#
+
+# %% [markdown]
 # What does softmax make of wide scores? Two ways to measure it:
 #
 # - **How many words does a query attend to?** $e^{H}$, where $H$ is the entropy of its weights. Equal weights on 32
@@ -377,7 +381,8 @@ print(mask.sum(dim=1).tolist(), "real tokens")
 
 # %%
 x = encoder.embeddings(ids, encoder.embeddings.positions(ids))  # (B, T, 384)
-q, k = (part(x)[1, :, 96:128] for part in (encoder.layers[0].attention.query, encoder.layers[0].attention.key))
+attention = encoder.layers[0].attention
+q, k = attention.query(x)[1, :, 96:128], attention.key(x)[1, :, 96:128]  # head 3 of 12
 scores, real = q @ k.T / math.sqrt(32), mask[1].bool()
 ways = {
     "no mask": scores.softmax(dim=-1),
@@ -403,7 +408,8 @@ for name, view in ways.items():
 # A mask after softmax comes too late. The padding gets nothing, but it has already taken its share: the row no longer
 # sums to 1, and the more padding, the weaker the result. So the same sentence would get other vectors in another
 # batch.
-#
+
+# %% [markdown]
 # A score of $-\infty$ takes part as $e^{-\infty} = 0$, in the sum as well.
 
 # %% [markdown]
@@ -411,7 +417,8 @@ for name, view in ways.items():
 #
 # `scores` is `(B, T, T)`: for each sentence a row for each query, a column for each key. `mask` is `(B, T)`, 1 for
 # real tokens and 0 for padding. Return the weights `(B, T, T)`. No query may look at padding.
-#
+
+# %% [markdown]
 # Padding asks questions too, in its own rows. Leave those; nobody reads their answers.
 
 # %% [markdown]
@@ -473,7 +480,8 @@ def masked_weights(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 #
 # One softmax gives one pattern of looking. But *wanacheza* needs its noun, its object, and the pieces next to it, all
 # at once. So XLM-R looks several times side by side. Each **head** has its own queries, keys and values.
-#
+
+# %% [markdown]
 # It costs nothing extra. The vector of $H$ numbers is cut into $h$ parts of $d = H / h$, and each head works on its
 # own part: 12 × 32 = 384 in `small`, 12 × 64 = 768 in base, 16 × 64 = 1024 in large.
 
@@ -507,7 +515,8 @@ plots.show(
 # %% [markdown]
 # On the right, row 1 of head 0 says 3 4 5. Those are numbers of token 0. The shapes are the same, so nothing
 # complains, and the model looks at the wrong words.
-#
+
+# %% [markdown]
 # `view` never moves a number. It cuts the row of numbers in memory anew. So first cut each token's vector, $H$ into
 # $(h, d)$. Then let `transpose` bring the heads to the front.
 
@@ -578,7 +587,7 @@ def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 # %%
-def multi_head(attention, x: torch.Tensor, mask: torch.Tensor, heads: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+def multi_head(attention, x, mask, heads=12):
     """`(B, T, H)` -> `(B, T, H)` and the weights `(B, h, T, T)`."""
     projected = (attention.query(x), attention.key(x), attention.value(x))  # (B, T, H) each
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in projected)  # (B, h, T, d)
@@ -601,9 +610,8 @@ def multi_head(attention, x: torch.Tensor, mask: torch.Tensor, heads: int = 12) 
 attention = encoder.layers[0].attention
 x = encoder.embeddings(ids, encoder.embeddings.positions(ids))
 ours, weights = multi_head(attention, x, mask)
-q, k, v = (
-    part(x).unflatten(-1, (12, 32)).transpose(1, 2) for part in (attention.query, attention.key, attention.value)
-)
+projected = (attention.query(x), attention.key(x), attention.value(x))
+q, k, v = (part.unflatten(-1, (12, 32)).transpose(1, 2) for part in projected)
 theirs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :].bool())
 theirs = attention.output(theirs.transpose(1, 2).flatten(2))
 print("within 1e-5 of PyTorch's:", torch.allclose(ours, theirs, atol=1e-5))
@@ -654,12 +662,14 @@ print("Juma's vector is the same in both:", torch.allclose(one, other, atol=1e-5
 # learns one vector for each position, in a table like that of the words, and adds the two:
 #
 # $$x_t = \mathrm{LN}\big(\mathrm{word}[\mathrm{id}_t] + \mathrm{position}[p_t] + \mathrm{type}[0]\big)$$
-#
+
+# %% [markdown]
 # The type says "first or second sentence" in BERT. XLM-R has one type only, so the same row is added to every token.
 # LN is LayerNorm, from the next chapter.
 
 # %%
-mixed, _ = multi_head(attention, encoder.embeddings(where, encoder.embeddings.positions(where)), pair["attention_mask"])
+placed = encoder.embeddings(where, encoder.embeddings.positions(where))
+mixed, _ = multi_head(attention, placed, pair["attention_mask"])
 one, other = mixed[where == juma]
 print("Juma's vector is the same in both:", torch.allclose(one, other, atol=1e-5))
 
@@ -678,8 +688,8 @@ plots.show(figure, alt="A 64 by 64 grid of stripes along the diagonal; the diago
 
 # %% [markdown]
 # Stripes along the diagonal. How alike two positions are depends on how far apart they lie, and hardly on where: 10 is
-# to 13 as 40 is to 43. That makes it easy for a head to ask for "the next one" anywhere. Nobody told the model to do that.
-# Position 2, where `<s>` always stands, is like no other.
+# to 13 as 40 is to 43. That makes it easy for a head to ask for "the next one" anywhere. Nobody told the model to do
+# that. Position 2, where `<s>` always stands, is like no other.
 
 # %% [markdown]
 # ## Positions from 2
@@ -818,7 +828,8 @@ plots.show(figure, alt="Left: dark cells beside the diagonal, the next piece. Ri
 # The head on the left looks at the next piece, whatever it is. That is a pattern of positions alone. The head on the
 # right finds a piece's double: *katika* looks at the other *katika*, and back. Words without one rest on the first and
 # last token, `<s>` and `</s>`.
-#
+
+# %% [markdown]
 # And look at *cha* and *vya*. They share one letter, yet find each other. Both mean "of": *cha* goes with *kisiwa*,
 # one island, *vya* with *visiwa*, islands. It is the kind of agreement that this chapter began with. Here, at least,
 # the head is after more than form.
@@ -857,9 +868,11 @@ for language in ("sw", "ar", "el", "en", "hi", "th", "ur", "zh"):
 # %% [markdown]
 # The heads that look by position do the same in every language: a place has no script. The head for doubles is
 # less sure, and not equally so: look at the row of English. Yet everywhere it gives them more than the mean head does.
-#
+
+# %% [markdown]
 # Nobody gave this model a language label. It reads all of them with the same 144 heads.
-#
+
+# %% [markdown]
 # A warning. Weights say where a head looks, not what the model does with it. Eleven other heads look elsewhere, and
 # the residual connection (chapter 5) carries every word past all of them. Chapter 9 looks deeper.
 
