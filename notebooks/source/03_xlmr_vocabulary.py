@@ -139,9 +139,9 @@ plots.show_sentences(rows, header=("", "text", "what XLM-R reads"))
 # Here is one sentence in six languages, cut by XLM-R's vocabulary. Which one will need the most pieces?
 
 # %%
-sentence = "science-052"
-parallel = corpus.load_parallel(["en", "vi", "th", "ar", "hi", "el"]).filter(lambda row: row["id"] == sentence)
-rows = [(row["language"], tokenizer.tokenize(row["text"])) for row in parallel]
+parallel = corpus.load_parallel(["en", "vi", "th", "ar", "hi", "el"])
+chosen = [row for row in parallel if row["id"] == "science-052"]
+rows = [(row["language"], tokenizer.tokenize(row["text"])) for row in chosen]
 plots.show_sentences([(code, str(len(tokens)), "  ".join(tokens)) for code, tokens in rows])
 
 # %% [markdown]
