@@ -72,6 +72,7 @@ def test_no_link_in_the_readme_leads_nowhere():
                 assert (file.parent / target).exists(), f"{file.name} links to {target}"
 
 
-@pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "xlmr_course").glob("*.py") if p.stem[0] != "_"))
-def test_every_module_has_its_tests(module):
-    assert (ROOT / "tests" / f"test_{module}.py").is_file()
+@pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "xlmr_course").rglob("*.py") if p.stem[0] != "_"))
+def test_every_module_is_imported_by_a_test(module):
+    tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
+    assert re.search(rf"^(?:from|import) .*\b{module}\b", tests, re.MULTILINE), f"no test imports {module}"
