@@ -1,14 +1,14 @@
 """The tokenizer against sentencepiece, tokenizers, transformers and bge-m3-lite, side by side in one run.
 
-    python benchmarks/tokenizer.py [--examples 100000] [--rounds 3] [--write]
+    python benchmarks/tokenizer.py [--parts training encoding ids] [--examples 100000] [--rounds 3] [--write]
 
 - the same ids as sentencepiece: the classroom sentences, and random Unicode text;
 - training on the classroom corpus: quality on held-out text, time in turns, peak memory in a fresh process; and what
   each step of the training is worth;
 - encoding speed with XLM-R's vocabulary, in turns, and the cost of lines without a space.
 
-`--write` replaces results/tokenizer.json and results/tokenizer.md. bge-m3-lite is measured if Python finds it:
-`pip install --target peers bge-m3-lite` and `PYTHONPATH=peers`.
+`--write` replaces results/tokenizer.json and results/tokenizer.md; parts that did not run keep their last results.
+bge-m3-lite is measured if Python finds it: `pip install --target peers bge-m3-lite` and `PYTHONPATH=peers`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from xlmr_course.unigram import UnigramModel
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "tokenizer.json"
 VOCAB_SIZE = 8000
+PARTS = ["training", "encoding", "ids"]
 
 
 def sentencepiece_ids(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
@@ -322,18 +323,35 @@ def machine() -> dict:
 
 def summary(results: dict) -> str:
     """The results in a page."""
-    same, train, encode = results["same ids"], results["training"], results["encoding"]
-    lines = [
-        "# The tokenizer, measured", "",
-        f"{results['machine']['cores']} cores, Python {results['machine']['python']}, sentencepiece "
-        f"{results['machine']['sentencepiece']}; load average {results['machine']['load average at the start']} at the "
-        "start. Written by `benchmarks/tokenizer.py --write`.", "",
+    lines = ["# The tokenizer, measured", "", "Written by `benchmarks/tokenizer.py --write`.", ""]
+    for part, body in (("ids", ids_summary), ("training", training_summary), ("encoding", encoding_summary)):
+        if part in results:
+            on = results[part]["machine"]
+            lines += [*body(results[part]), ""]
+            lines += [
+                f"Measured on {on['cores']} cores, load average {on['load average at the start']} at the start; Python "
+                f"{on['python']}, sentencepiece {on['sentencepiece']}, tokenizers {on['tokenizers']}, transformers "
+                f"{on['transformers']}.",
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def ids_summary(same: dict) -> list[str]:
+    """Markdown lines."""
+    return [
         f"**Same ids as sentencepiece:** {same['classroom differences']} differences on "
         f"{same['classroom sentences']:,} classroom sentences in {len(same['languages'])} languages, "
         f"{same['random differences']} on {same['random texts']:,} random Unicode texts "
-        f"({same['random characters']:,} characters).", "",
-        f"**Training**, {train['text']['characters']:,} characters, {VOCAB_SIZE:,} pieces; quality on "
-        f"{train['held out']['characters']:,} characters held out.", "",
+        f"({same['random characters']:,} characters).",
+    ]
+
+
+def training_summary(train: dict) -> list[str]:
+    """Markdown lines."""
+    return [
+        f"**Training** on {train['text']['characters']:,} characters in {len(train['text']['languages'])} languages, "
+        f"{VOCAB_SIZE:,} pieces; quality on {train['held out']['characters']:,} characters held out.", "",
         "| trainer | seconds | characters per token | log-likelihood per character |", "|---|---|---|---|",
         *(
             f"| {name} | {train['seconds'][name]} | {train[name]['characters per token']} | "
@@ -348,8 +366,15 @@ def summary(results: dict) -> str:
             f"| {name} | {row['characters per token']} | {row['log-likelihood per character']} | "
             f"{row['pieces shared']:.1%} |"
             for name, row in train["what each step is worth"].items()
-        ), "",
-        f"**Encoding** with XLM-R's vocabulary, {encode['characters']:,} characters, one text at a time.", "",
+        ),
+    ]  # fmt: skip
+
+
+def encoding_summary(encode: dict) -> list[str]:
+    """Markdown lines."""
+    return [
+        f"**Encoding** with XLM-R's vocabulary, {encode['characters']:,} characters in {len(encode['languages'])} "
+        "languages, one text at a time. In the first round ours builds its trie and has no word to remember.", "",
         "| | million characters a second | in the first round |", "|---|---|---|",
         *(
             f"| {name} | {speed} | {encode['in the first round'][name]} |"
@@ -360,14 +385,14 @@ def summary(results: dict) -> str:
             f"| {row['characters']:,} characters, {row['bytes']:,} bytes | {row['seconds']} | {row['peak MB']} | "
             f"{row['MB before']} |"
             for row in encode["lines without a space"]
-        ), "",
+        ),
     ]  # fmt: skip
-    return "\n".join(lines)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--examples", type=int, default=100_000, help="random texts to compare")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="replace the files in results/")
@@ -377,10 +402,16 @@ def main() -> None:
         print(json.dumps(measure(*options.only)))
         return
     folder = sources.locate("small")
-    results = {"machine": machine()}
-    results["training"] = training(options.rounds)
-    results["encoding"] = encoding(folder, options.rounds)
-    results["same ids"] = same_ids(folder, options.examples)
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    for part in options.parts:
+        before = machine()
+        if part == "training":
+            results[part] = training(options.rounds)
+        elif part == "encoding":
+            results[part] = encoding(folder, options.rounds)
+        else:
+            results[part] = same_ids(folder, options.examples)
+        results[part]["machine"] = before
     if options.write:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

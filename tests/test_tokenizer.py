@@ -94,7 +94,7 @@ def test_ties_controls_and_unassigned_as_sentencepiece(real, processor, text):
     assert real.encode(text) == sentencepiece_ids(processor, text)
 
 
-@pytest.mark.parametrize("unit", ["a", "世界你好吗", "สวัสดีชาวโลก", "\ue000", "hello world "])
+@pytest.mark.parametrize("unit", ["a", "世界你好吗", "สวัสดีชาวโลก", "\ue000", "isggg klauuuoik ddd "])
 def test_long_lines_as_sentencepiece(real, processor, unit):
     """Long enough for the sum of scores to pass −100,000, where SentencePiece starts it again."""
     text = (unit * 120_000)[:120_000]

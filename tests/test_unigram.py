@@ -143,6 +143,25 @@ def test_a_model_without_single_characters_still_segments():
     assert model.segment("ab cd") == ["▁ab▁", "cd"]
 
 
+def test_pieces_may_cross_words_if_a_model_says_so():
+    model = UnigramModel({"▁a▁b": -1.0, "▁": -2.0, "a": -2.0, "b": -2.0, "▁b": -3.0})
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.to_sentencepiece())
+    for text, expected in (("a b", ["▁a▁b"]), ("b a b", ["▁b", "▁a▁b"]), ("a a b", ["▁", "a", "▁a▁b"])):
+        assert model.segment(text) == processor.encode(text, out_type=str) == expected
+
+
+def test_remembered_words_are_cut_as_in_their_text():
+    """Scores that differ by less than single precision can tell: which way wins depends on where the word stands."""
+    model = UnigramModel({"▁": -1.0, "a": -1.3, "b": -1.7, "ab": -3.0001, "▁a": -2.30005, "▁ab": -4.0002})
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.to_sentencepiece())
+    cuts = set()
+    for count in (1, 2, 50, 500, 5000):
+        tokens_of_text = model.segment("ab " * count)
+        assert tokens_of_text == processor.encode("ab " * count, out_type=str)
+        cuts.add(tuple(tokens_of_text[-3:]))
+    assert len(cuts) > 1
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

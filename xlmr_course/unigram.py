@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -47,7 +47,9 @@ class UnigramModel:
         self.unknown_score = min(self.scores) - UNKNOWN_PENALTY
         self.longest = max(map(len, self.pieces))
         self.normalize = Normalizer(normalizer)
+        self._scores = [*self.scores, self.unknown_score]  # so that place −1 has a score too
         self._root: dict[str, tuple] = {}  # of the trie: character -> node
+        self._remembered: dict[str, tuple[int, ...]] = {}  # word -> places; () if it must be cut anew
 
     @classmethod
     def from_pieces(
@@ -92,17 +94,16 @@ class UnigramModel:
     def segment(self, text: str) -> list[str]:
         """The most probable segmentation; neighbouring unknown characters come as one token, as in SentencePiece."""
         text = self.normalize(text)
-        starts, places = self._best_path(text)
         found: list[str] = []
-        end, known = len(text), True
-        while end > 0:
-            token = text[starts[end] : end]
-            if not known and places[end] < 0:
-                found[-1] = token + found[-1]
+        end, known = 0, True
+        for place in self._cut(text):
+            start, end = end, end + (len(self.pieces[place]) if place >= 0 else 1)
+            if place < 0 and not known:
+                found[-1] += text[start:end]
             else:
-                found.append(token)
-            known, end = places[end] >= 0, starts[end]
-        return found[::-1]
+                found.append(text[start:end])
+            known = place >= 0
+        return found
 
     def nbest(self, text: str, n: int) -> list[tuple[list[str], float]]:
         """The n most probable segmentations with their log p, best first.
@@ -130,34 +131,54 @@ class UnigramModel:
 
     def segment_numbers(self, text: str) -> list[int]:
         """`segment` for text that is normalised already: each token's place in `pieces`, −1 for unknown."""
-        starts, places = self._best_path(text)
-        found: list[int] = []
-        end = len(text)
-        while end > 0:
-            if places[end] >= 0 or not found or found[-1] >= 0:  # one for a run of unknown characters
-                found.append(places[end])
-            end = starts[end]
-        return found[::-1]
+        places = self._cut(text)
+        return [place for place, before in zip(places, [0, *places], strict=False) if place >= 0 or before >= 0]
 
-    def _best_path(self, text: str) -> tuple[list[int], list[int]]:
-        """Viterbi, made for speed: where the last piece of the best path to each position starts, its place.
+    def _cut(self, text: str) -> list[int]:
+        """The best segmentation, as places in `pieces`, −1 for each unknown character.
 
-        It walks down a trie from each position, so it stops as soon as no piece can follow; time and memory grow with
-        the length of the text.
-
-        On equal scores the first segmentation found stays. Which scores are equal depends on rounding, so the sums are
-        rounded as SentencePiece 0.2.3 rounds them: to single precision, and started again below −100,000
-        (kScoreResetThreshold), where single precision would no longer tell pieces apart.
+        No piece crosses the start of a word, so each word is cut on its own, and remembered. But SentencePiece adds up
+        the scores of a whole text in single precision, and by rounding, a score of the text so far can decide between
+        two segmentations of a word that are as good as equal. A word that holds such a near tie is cut anew each time,
+        from the score so far. 0.01 is near enough: down to −4,096 one addition is off by 0.00012 at most, and there are
+        at most twice 32 in two ways to cut a word of 32 characters, 0.008 in all.
         """
         if not self._root:
             self._root = self._branch(range(len(self.pieces)), 0)[0]
-        root, pieces, scores, longest = self._root, self.pieces, self.scores, self.longest
-        unknown = ({}, self.unknown_score, -1)
+            self._words_apart = not any(piece.rfind(SPACE) > 0 for piece in self.pieces)
+        found: list[int] = []
+        score, single = 0.0, array("f", [0.0])  # what is stored in it is rounded to single precision
+        for word in unigram_training.split_words(text) if self._words_apart else [text]:
+            places = self._remembered.get(word)
+            if places is None and len(word) <= 32:
+                places, near_tie, _ = self._viterbi(word, 0.0)
+                if len(self._remembered) >= 200_000:
+                    self._remembered.clear()
+                self._remembered[word] = places = () if near_tie else tuple(places)
+            if places and score > -4096:
+                for place in places:
+                    single[0] = score + self._scores[place]
+                    score = single[0]
+            else:
+                places, _, score = self._viterbi(word, score)
+            found += places
+        return found
+
+    def _viterbi(self, text: str, score: float) -> tuple[list[int], bool, float]:
+        """Cut a text, given the score of what stands before it: places, whether a near tie was met, and the new score.
+
+        It walks down a trie from each position, so it stops as soon as no piece can follow; time and memory grow with
+        the length of the text. On equal scores the first segmentation found stays. Which scores are equal depends on
+        rounding, so the sums are rounded as SentencePiece 0.2.3 rounds them: to single precision, and started again
+        below −100,000 (kScoreResetThreshold), where single precision would no longer tell pieces apart.
+        """
+        root, pieces, longest = self._root, self.pieces, self.longest
+        unknown, near_tie = ({}, self.unknown_score, -1), False
         length = len(text)
         best = [-math.inf] * (length + 1)  # score of the best path to each position
-        best[0] = 0.0
-        starts, places = [0] * (length + 1), [-1] * (length + 1)
-        single = array("f", [0.0])  # what is stored here is rounded to single precision
+        best[0] = score
+        starts, places = [0] * (length + 1), [-1] * (length + 1)  # of the last piece on it
+        single = array("f", [0.0])
         for start in range(length):
             score = best[start]
             if score < -100_000:
@@ -180,17 +201,24 @@ class UnigramModel:
                         if not text.startswith(pieces[place], start):
                             break
                         end = start + len(pieces[place])
-                        below, candidate = {}, scores[place]
+                        below, candidate = {}, self.scores[place]
                     else:
                         node = children[character] = self._branch(candidate, end - start)
                         below, candidate, place = node
                 children = below
-                candidate += score
-                if candidate > best[end]:
-                    single[0] = candidate
+                gain = score + candidate - best[end]
+                if gain > 0:
+                    single[0] = score + candidate
                     if single[0] > best[end]:
                         best[end], starts[end], places[end] = single[0], start, place
-        return starts, places
+                if -0.01 < gain < 0.01:
+                    near_tie = True
+        found: list[int] = []
+        end = length
+        while end > 0:
+            found.append(places[end])
+            end = starts[end]
+        return found[::-1], near_tie, best[length]
 
     def _branch(self, numbers: Iterable[int], depth: int) -> tuple[dict[str, tuple], float, int]:
         """A node of the trie, for the pieces with these places, which begin with the same `depth` characters.
@@ -198,15 +226,14 @@ class UnigramModel:
         A node is (children, log p, place) of the piece that ends there, or of none: −∞, −1. A child is
         (None, places, 0) until a text first comes to it: most of 250,000 pieces are never met.
         """
-        score, place = (self.unknown_score if depth == 1 else -math.inf), -1
-        below: dict[str, list[int]] = {}
+        score, place, pieces = (self.unknown_score if depth == 1 else -math.inf), -1, self.pieces
+        below: defaultdict[str, list[int]] = defaultdict(list)
         for number in numbers:
-            piece = self.pieces[number]
-            if len(piece) == depth:
+            try:
+                below[pieces[number][depth]].append(number)
+            except IndexError:  # the piece ends here
                 score, place = self.scores[number], number
-            else:
-                below.setdefault(piece[depth], []).append(number)
-        return {character: (None, places, 0) for character, places in below.items()}, score, place
+        return {character: (None, tuple(places), 0) for character, places in below.items()}, score, place
 
 
 def train(
