@@ -33,8 +33,6 @@ import torch.nn.functional as F
 from xlmr_course import checkpoints, corpus, plots
 from xlmr_course.classroom import show_source
 
-_ = torch.set_grad_enabled(False)
-
 # %% [markdown]
 # ## A look-up that becomes soft
 #
@@ -367,6 +365,7 @@ def scaled_scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 # %%
 tokenizer = checkpoints.load_tokenizer("small")
 encoder = checkpoints.load_encoder("small")
+_ = torch.set_grad_enabled(False)  # nothing is trained in this chapter
 batch = tokenizer(["Habari ya asubuhi", "καλημέρα", "صبح بخیر، آپ کیسے ہیں؟"])
 ids, mask = batch["input_ids"], batch["attention_mask"]
 print(ids.tolist())
