@@ -9,7 +9,7 @@ import math
 import pytest
 import sentencepiece
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xlmr_course import corpus, sentencepiece_file, unigram, unigram_fast, unigram_training
@@ -255,7 +255,7 @@ def sentences():
     return [text for texts in rows for text in texts[::2]]
 
 
-ALPHABETS = ["ab", "abc d", "αβ ab", "กขค ", "的是ー a", "a\u0301\u0300b c", "12a. ", "▁a ▅\0"]
+ALPHABETS = ["ab", "abc d", "αβ ab", "กขค ", "的是ー a", "a\u0301\u0300b c", "12a. ", "▁a ▅\0", "a\U00100061b "]
 
 
 @given(
@@ -264,6 +264,7 @@ ALPHABETS = ["ab", "abc d", "αβ ab", "กขค ", "的是ー a", "a\u0301\u03
     st.booleans(),
     st.sampled_from([0.9, 0.9995, 1.0]),
 )
+@example(["aaaaaaaaa"], 4, False, 0.9)
 @settings(max_examples=150, deadline=None)
 def test_the_fast_form_gives_the_readable_form_s_result(texts, vocab_size, as_sentencepiece, coverage):
     results = []
@@ -345,6 +346,10 @@ def test_prune_by_hand():
     words = {"▁ab": 3, "▁b": 1, "▁a": 1}
     assert set(unigram_training.prune(words, log_probs, 10)) == {"▁", "a", "b", "ab"}  # ba: never used
     assert set(unigram_training.prune(words, log_probs, 3)) == {"▁", "a", "b"}
+    log_probs["ab"] = -4.0  # as good as a + b: stays
+    trainer = unigram_fast.FastTrainer(words, log_probs)
+    trainer.prune(10)
+    assert set(trainer.log_probs()) == set(unigram_training.prune(words, log_probs, 10)) == {"▁", "a", "b", "ab"}
     log_probs["ab"] = -4.5  # a + b is better: not its own best segmentation
     assert set(unigram_training.prune(words, log_probs, 10)) == {"▁", "a", "b"}
 
@@ -405,6 +410,7 @@ def test_training_equals_sentencepiece(sentences):
         (["abc"], 7.0, {}, TypeError, "vocab_size=7.0 is float"),
         (["abc"], 7, {"seed_size": -1}, ValueError, "seed_size=-1"),
         (["abc"], 7, {"character_coverage": 1.1}, ValueError, "character_coverage=1.1"),
+        (["aaaaaaaaa"], 4, {"character_coverage": 0.9}, ValueError, "too little text to learn from"),
         (["ab ab ab"], 4000, {}, ValueError, "vocab_size=4,000 is more than this text allows; use 7 or less"),
     ],
 )

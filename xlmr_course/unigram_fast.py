@@ -19,6 +19,7 @@ import torch
 
 SHIFT = 21  # a code point fits into 21 bits; the bits above it hold the number of the prefix before it
 MINIMUM_COUNT = 0.5  # kExpectedFrequencyThreshold
+TOO_LITTLE = "there is too little text to learn from: no piece is expected to be used even once; give more text"
 
 
 def codes_of(text: str) -> np.ndarray:
@@ -224,6 +225,8 @@ class FastTrainer:
         counts, log_likelihood = self.corpus.expected_counts(self._edge_scores(), self.counts)
         counts = counts[self.alive].astype(np.float32)
         self.alive, counts = self.alive[counts >= MINIMUM_COUNT], counts[counts >= MINIMUM_COUNT]
+        if not len(self.alive):
+            raise ValueError(TOO_LITTLE)
         counts = torch.tensor(counts.astype(np.float64))
         self.scores = (torch.digamma(counts) - torch.digamma(counts.sum())).float().double().numpy()
         self._select()
@@ -256,7 +259,8 @@ class FastTrainer:
         others = others[np.argsort(-loss[others], kind="stable")]
         self.alive = np.concatenate([kept, others[: max(0, keep - len(kept))]])
         self.scores = scores[self.alive]
-        self._select()
+        if len(self.alive):
+            self._select()
 
     def _alternatives(
         self, scores: np.ndarray, frequency: np.ndarray, gone: np.ndarray

@@ -32,7 +32,7 @@ import torch
 from xlmr_course import unigram_fast
 from xlmr_course.lattice import UNKNOWN_PENALTY, Lattice
 from xlmr_course.sentencepiece_file import CONTROL, Normalizer
-from xlmr_course.unigram_fast import MINIMUM_COUNT
+from xlmr_course.unigram_fast import MINIMUM_COUNT, TOO_LITTLE
 
 SPACE = "▁"  # U+2581: a space that stays visible. Joining the pieces and putting spaces back gives the text again
 RARE = "▅"  # kUNKChar, U+2585: in training it stands for the characters that will be unknown
@@ -98,6 +98,8 @@ def learn(
             report(Step("em", len(trainer), log_likelihood))
         trainer.prune(max(target, int(SHRINKING_FACTOR * len(trainer))))
         report(Step("prune", len(trainer), math.nan))
+        if not len(trainer):
+            raise ValueError(TOO_LITTLE)
         if len(trainer) <= target:
             break
     final = choose_final(trainer.log_probs(), text.required, vocab_size - special)
@@ -244,6 +246,8 @@ def m_step(counts: Mapping[str, float]) -> dict[str, float]:
     prior; Liang & Klein's ACL 2007 tutorial, as `RunMStep` says).
     """
     kept = {piece: count for piece, count in _float32(counts).items() if count >= MINIMUM_COUNT}
+    if not kept:
+        raise ValueError(TOO_LITTLE)
     values = torch.tensor(list(kept.values()), dtype=torch.float64)
     scores = torch.digamma(values) - torch.digamma(values.sum())
     return _float32(dict(zip(kept, scores.tolist(), strict=True)))
