@@ -5,6 +5,7 @@ import os
 import pytest
 
 os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make a busy machine crawl
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests never wait for a network
 
 TOPICS = {"sea": "the boat sailed over the waves to the harbour", "kitchen": "she cooked rice and soup in the pot"}

@@ -9,6 +9,7 @@ from transformers import get_linear_schedule_with_warmup
 from xlmr_course import checkpoints, finetuning
 from xlmr_course.encoder import Encoder, XLMRConfig
 from xlmr_course.finetuning import FinetuningError, Settings
+from xlmr_course.heads import ClassifierOutput
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_a_diverging_loss_stops_the_run(checkpoint, own_corpus, monkeypatch):
     monkeypatch.setattr(
         finetuning.SequenceClassifier,
         "forward",
-        lambda self, ids, mask=None, labels=None: finetuning.ClassifierOutput(
+        lambda self, ids, mask=None, labels=None: ClassifierOutput(
             None, self.classifier.dense.weight.sum() * float("nan")
         ),
     )

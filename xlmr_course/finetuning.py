@@ -24,14 +24,14 @@ from tqdm.auto import tqdm
 
 from xlmr_course import checkpoints, corpus
 from xlmr_course.encoder import Encoder
-from xlmr_course.heads import ClassifierOutput, SequenceClassifier
+from xlmr_course.heads import SequenceClassifier
 from xlmr_course.results import LanguageResult, Results
 from xlmr_course.tokenizer import XLMRTokenizer
 
 TASKS = {"topics": "which of seven topics a sentence is about"}
 
-# Peak learning rates that work at each size; larger models need smaller steps (facts: fairseq #1367, #2057; SIB-200).
-LEARNING_RATES = {128: 5e-4, 384: 1e-4, 768: 2e-5, 1024: 1e-5}  # by hidden size
+# Peak learning rates that work at each size; larger models need smaller steps (fairseq #1367, #2057; SIB-200).
+LEARNING_RATES = {128: 5e-4, 384: 2e-4, 768: 2e-5, 1024: 1e-5}  # by hidden size
 
 
 class FinetuningError(ValueError):

@@ -30,7 +30,7 @@ from xlmr_course import checkpoints, corpus, plots
 
 # %%
 sentence = "geography-001"
-parallel = corpus.load_parallel(list(corpus.LANGUAGES)).filter(lambda row: row["id"] == sentence)
+parallel = [row for row in corpus.load_parallel() if row["id"] == sentence]
 plots.show_sentences([(row["language"], row["text"]) for row in parallel])
 
 # %% [markdown]

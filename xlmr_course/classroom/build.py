@@ -29,6 +29,14 @@ ROLES = ("answer", "check", "hidden", "mistake")
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 SOLUTION = re.compile(rf"^(?P<indent>[ \t]*){BEGIN}\n.*?^[ \t]*{END}[ \t]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)
 CELL_TIMEOUT = 1_800  # seconds
+KERNEL_ENVIRONMENT = {
+    # Progress bars belong on a learner's screen, not into a stored output.
+    "TQDM_DISABLE": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    # Waiting threads sleep rather than spin. On a busy machine spinning made a chapter several times slower.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
 
 INSTALL = """\
 # Makes the course available here. Nothing happens when it is installed already.
@@ -114,10 +122,7 @@ def execute(
         record_timing=False,
         on_cell_executed=(lambda cell, cell_index, **_: progress(cell_index, cell)) if progress else None,
     )
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    # Progress bars belong on a learner's screen, not into a stored output.
-    environment = {**os.environ, "TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    with client.setup_kernel(env=environment):
+    with client.setup_kernel(env={**os.environ, **KERNEL_ENVIRONMENT}):
         for index, cell in enumerate(notebook.cells):
             try:
                 client.execute_cell(cell, index)

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import torch
 from nbformat import NotebookNode
 
 from xlmr_course.classroom.build import blank, read_source, without_markers
@@ -78,7 +79,8 @@ def prove(exercise: Exercise, setup: list[str]) -> Iterator[tuple[str, str]]:
 def _outcome(exercise: Exercise, answer: str, setup: list[str]) -> str:
     """`passed`, or the error's class and text."""
     namespace: dict[str, object] = {"__name__": "__main__"}
-    with contextlib.redirect_stdout(io.StringIO()):
+    # A chapter may switch gradients off; enable_grad puts things back as they were.
+    with contextlib.redirect_stdout(io.StringIO()), torch.enable_grad():
         for code in setup:
             exec(compile(code, "setup", "exec"), namespace)
         try:

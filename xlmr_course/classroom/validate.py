@@ -7,11 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from xlmr_course.classroom.build import CELL_TIMEOUT
+from xlmr_course.classroom.build import CELL_TIMEOUT, KERNEL_ENVIRONMENT
 from xlmr_course.classroom.chapters import ROOT
-
-# The same as when the notebooks are built: progress bars are not part of a stored output.
-ENVIRONMENT = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 
 
 def validate_solutions(folder: Path = ROOT / "notebooks" / "solutions", **environment: str) -> int:
@@ -24,4 +21,4 @@ def validate_solutions(folder: Path = ROOT / "notebooks" / "solutions", **enviro
         *(sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-q", "-p", "no:cacheprovider"),
         *(f"--nbval-cell-timeout={CELL_TIMEOUT}", str(folder)),
     ]
-    return subprocess.call(command, cwd=ROOT, env={**os.environ, **ENVIRONMENT, **environment})
+    return subprocess.call(command, cwd=ROOT, env={**os.environ, **KERNEL_ENVIRONMENT, **environment})
