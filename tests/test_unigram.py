@@ -306,6 +306,12 @@ def test_fast_substrings_equal_counted_ones(sentences, by_bytes):
         assert slow[piece] == sum(joined.startswith(piece, place) for place in range(len(joined)))
 
 
+def test_the_last_plane_of_unicode_is_told_apart():
+    """Characters and prefixes share one number: 21 bits for the character, or a + U+100061 would pass for b + a."""
+    lattices = unigram_fast.Lattices(["ba", "a\U00100061"], ["a", "b", "\U00100061", "a\U00100061"])
+    assert sorted(lattices.piece.tolist()) == [0, 0, 1, 2, 3]
+
+
 def test_fast_expected_counts_equal_the_lattice_s(sentences):
     text = unigram_training.prepare(sentences[::40])
     log_probs = unigram_training.seed_pieces(text)
