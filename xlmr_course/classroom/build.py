@@ -118,6 +118,7 @@ def execute(
         notebook,
         timeout=CELL_TIMEOUT,
         kernel_name="python3",
+        extra_arguments=["--log-level=40"],  # the kernel's own warnings are not the learner's business
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         on_cell_executed=(lambda cell, cell_index, **_: progress(cell_index, cell)) if progress else None,
