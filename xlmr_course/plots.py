@@ -128,7 +128,7 @@ def heatmap(
         axes.set_title(title)
         if annotate:
             for (y, x), value in np.ndenumerate(values):
-                dark = (value - low) < 0.55 * (high - low)
+                dark = (value - low) < 0.65 * (high - low)
                 axes.text(x, y, f"{value:.2f}", ha="center", va="center", color="white" if dark else INK, fontsize=8.5)
         bar = axes.figure.colorbar(image, ax=axes, shrink=0.8, label=label)
         bar.outline.set_visible(False)

@@ -144,7 +144,7 @@ def _write_index(
 ) -> None:
     rows = "\n".join(
         f'<tr><td>{chapter.number}</td><td><a href="{chapter.name}.html">{html.escape(chapter.title)}</a>'
-        f"<p>{html.escape(chapter.promise)}</p></td><td>{measured[chapter.name].minutes:.1f}</td>"
+        f"<p>You will build {html.escape(chapter.promise)}</p></td><td>{measured[chapter.name].minutes:.1f}</td>"
         f"<td>{measured[chapter.name].memory_gb:.1f} GB</td></tr>"
         for chapter in chapters
     )
