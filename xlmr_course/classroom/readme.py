@@ -28,8 +28,8 @@ def course_map(root: Path = ROOT) -> str:
             "|---|---|--:|--:|",
             *rows,
             "",
-            f"{total:.1f} minutes in all, on two cores, measured by `make course`. On Linux x86-64 nothing is downloaded "
-            "but the packages; elsewhere the checkpoint `small` comes from the hub, 471 MB.",
+            f"{total:.1f} minutes in all, on two cores, measured by `make course`. On Linux x86-64 nothing is "
+            "downloaded but the packages; elsewhere the checkpoint `small` comes from the hub, 471 MB.",
         ]
     )
 
