@@ -2,7 +2,10 @@
 
 The data flows down this list, and so do the imports::
 
-    corpus → unigram → tokenizer → encoder → mlm → pretraining → checkpoints → heads → finetuning → plots → cli
+    corpus → lattice → unigram → sources → tokenizer → encoder → mlm → checkpoints → heads → finetuning → plots → cli
+
+Beside `unigram` stand its training, readable and fast, and SentencePiece's file format; beside `sources`, the format of
+the pip checkpoint; beside `finetuning`, its results.
 
 Importing the package itself loads nothing heavy; each module is imported where it is used.
 """
