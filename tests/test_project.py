@@ -72,6 +72,12 @@ def test_no_link_in_the_readme_leads_nowhere():
                 assert (file.parent / target).exists(), f"{file.name} links to {target}"
 
 
+def test_pre_commit_runs_the_pinned_ruff():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    revision = next(repo["rev"] for repo in hooks if repo["repo"].endswith("ruff-pre-commit"))
+    assert f"ruff=={revision.removeprefix('v')}\n" in (ROOT / "constraints.txt").read_text()
+
+
 @pytest.mark.parametrize("module", sorted(p.stem for p in (ROOT / "xlmr_course").rglob("*.py") if p.stem[0] != "_"))
 def test_every_module_is_imported_by_a_test(module):
     tests = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("test_*.py"))
