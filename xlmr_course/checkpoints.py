@@ -83,7 +83,7 @@ def load_encoder(name: str | Path) -> Encoder:
     """The encoder of a checkpoint, in float32, in evaluation mode.
 
     Args:
-        name: "tiny", "small", "base", "large", or a folder in the Hugging Face layout.
+        name: "small", "base", "large", or a folder in the Hugging Face layout.
 
     Raises:
         CheckpointError: the name is unknown, or the files are not to be had, damaged or of another model.

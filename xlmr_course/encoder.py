@@ -73,7 +73,7 @@ class XLMRConfig:
 
     @classmethod
     def tiny(cls, **overrides) -> XLMRConfig:
-        """What the course pretrains by itself: 1.9 M parameters, 7.4 MB, sentences of up to 128 tokens."""
+        """Small enough to train on a laptop: 1.9 M parameters, 7.4 MB, sentences of up to 128 tokens."""
         return cls._shape(
             overrides,
             vocab_size=8000,

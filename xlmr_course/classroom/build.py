@@ -166,12 +166,13 @@ def _edition(chapter: Chapter, roles: tuple[str, ...], answer: Callable[[str, st
         role = _role(cell)
         if role is not None and role not in roles:
             continue
-        cell.source = _fill(cell.source, chapter)
+        cell.source = cell.source.replace("{{needs}}", _needs(chapter))
         if role == "answer":
             cell.source = answer(cell.source, cell.metadata.exercise["name"])
         if role in ("check", "hidden"):
             cell.metadata.update(editable=False, deletable=False, tags=["nbval-check-output"])
         cells.append(cell)
+    cells[0].source += _badge(chapter)
     cells.insert(1, _install_cell(chapter))
     notebook = nbformat.v4.new_notebook(
         cells=cells,
@@ -192,22 +193,21 @@ def _install_cell(chapter: Chapter) -> NotebookNode:
     return cell
 
 
-def _fill(source: str, chapter: Chapter) -> str:
-    """Put what was measured, and the Colab badge if the course has an address, where a chapter's head asks for it."""
-    if "{{needs}}" not in source:
-        return source
+def _needs(chapter: Chapter) -> str:
+    """What was measured, for `{{needs}}` in a chapter's head."""
     figures = measured(chapter.root).get(chapter.name)
-    needs = (
-        f"about {figures['minutes']:.1f} minutes on 2 cores · {figures['memory_gb']:.1f} GB of memory"
-        if figures
-        else "not measured yet"
-    )
-    badge = ""
-    if address := repository(chapter.root):
-        path = address.removeprefix("https://github.com/")
-        link = f"https://colab.research.google.com/github/{path}/blob/main/notebooks/{chapter.name}.ipynb"
-        badge = f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
-    return source.replace("{{needs}}", needs + badge)
+    if figures is None:
+        return "not measured yet"
+    return f"about {figures['minutes']:.1f} minutes on 2 cores · {figures['memory_gb']:.1f} GB of memory"
+
+
+def _badge(chapter: Chapter) -> str:
+    """The Colab badge below a chapter's head; empty while the course has no public address."""
+    if not (address := repository(chapter.root)):
+        return ""
+    path = address.removeprefix("https://github.com/")
+    link = f"https://colab.research.google.com/github/{path}/blob/main/notebooks/{chapter.name}.ipynb"
+    return f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
 
 
 def without_markers(source: str, name: str) -> str:
