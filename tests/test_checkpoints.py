@@ -154,6 +154,40 @@ def test_half_precision_files_become_float32(model, folder):
     assert torch.equal(loaded.embeddings.word.weight, model.encoder.embeddings.word.weight.half().float())
 
 
+@pytest.fixture
+def sharded(model, tmp_path):
+    """As transformers writes a model that is larger than `max_shard_size`."""
+    checkpoints.save_pretrained(model, None, tmp_path / "whole")
+    theirs = XLMRobertaForMaskedLM.from_pretrained(tmp_path / "whole")
+    theirs.save_pretrained(tmp_path / "sharded", max_shard_size="10KB")
+    assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 1
+    return tmp_path / "sharded"
+
+
+def test_weights_in_several_files_load(model, sharded):
+    assert_same(model, checkpoints.load_masked_lm(sharded))
+
+
+def test_a_missing_or_truncated_shard_is_named(sharded):
+    shard = sorted(sharded.glob("model-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match=rf"{shard.name} in 'sharded' \([\d,]+ bytes\) is damaged"):
+        checkpoints.load_encoder(sharded)
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=rf"'sharded' lacks {shard.name}, one of \d+ files"):
+        checkpoints.load_encoder(sharded)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is damaged"), ("[]", "is damaged"), ('{"weight_map": {"a": "../b"}}', "names '../b', which is not beside")],
+)
+def test_a_broken_index_is_refused(sharded, text, message):
+    (sharded / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.load_encoder(sharded)
+
+
 def test_what_is_not_used_is_said(folder, caplog):
     rewrite(folder, lambda t: t.update({"classifier.dense.weight": torch.zeros(2)}))
     notes = checkpoints.load_weights(Encoder(SHAPE, device="meta"), folder)

@@ -73,10 +73,10 @@ def hugging_face_name(name: str) -> str:
 
 
 def load_tokenizer(name: str | Path):
-    """The tokenizer of a checkpoint, an `XLMRTokenizer`; `name` as for `load_encoder`."""
+    """The tokenizer of a checkpoint, an `XLMRTokenizer`; `name` as for `load_encoder`. Fetches no weights."""
     from xlmr_course.tokenizer import XLMRTokenizer
 
-    return XLMRTokenizer.from_pretrained(sources.locate(name))
+    return XLMRTokenizer.from_pretrained(sources.locate(name, weights=False))
 
 
 def load_encoder(name: str | Path) -> Encoder:
@@ -139,31 +139,60 @@ def read_config(folder: Path) -> XLMRConfig:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder, by the names they have in the file, mapped rather than copied."""
-    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
-    file = safe if safe.is_file() else pickled
+    """All tensors of a folder, by the names they have in its files, mapped rather than copied.
+
+    The weights are in `model.safetensors`, or in several files that `model.safetensors.index.json` lists, or in an old
+    `pytorch_model.bin`.
+    """
+    index, pickled = folder / sources.SHARDS, folder / "pytorch_model.bin"
+    if (folder / sources.WEIGHTS).is_file():
+        files = [folder / sources.WEIGHTS]
+    elif index.is_file():
+        files = _shards(index)
+    elif pickled.is_file():
+        files = [pickled]
+    else:
+        raise CheckpointError(f"{folder.name!r} holds neither model.safetensors nor pytorch_model.bin")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= _read_file(file)
+    return tensors
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names."""
     try:
-        if file == safe:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointError(f"{index.name} in {index.parent.name!r} is damaged: fetch the checkpoint again") from None
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index.name} in {index.parent.name!r} names {name!r}, which is not beside it")
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index.parent.name!r} lacks {name}, one of {len(names)} files of weights: fetch it")
+    return [index.parent / name for name in names]
+
+
+def _read_file(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
             with safe_open(file, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        if not file.is_file():
-            raise CheckpointError(f"{folder.name!r} holds neither model.safetensors nor pytorch_model.bin")
         try:
             tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # files from before PyTorch 1.6 cannot be mapped
             tensors = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
-            f"{file.name} in {folder.name!r} is not a plain file of tensors; it may carry code, so it is not read"
+            f"{file.name} in {file.parent.name!r} is not a plain file of tensors; it may carry code, so it is not read"
         ) from None
     except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise CheckpointError(
-            f"{file.name} in {folder.name!r} ({file.stat().st_size:,} bytes) is damaged or incomplete: fetch it again"
+            f"{file.name} in {file.parent.name!r} ({file.stat().st_size:,} bytes) is damaged or incomplete: "
+            "fetch it again"
         ) from error
     if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise CheckpointError(f"{file.name} in {folder.name!r} is not a table of tensors")
+        raise CheckpointError(f"{file.name} in {file.parent.name!r} is not a table of tensors")
     return dict(tensors)
 
 

@@ -95,7 +95,7 @@ class XLMRTokenizer:
         """
         folder = Path(name_or_path)
         if str(name_or_path) in sources.CHECKPOINTS or not folder.is_dir():
-            folder = sources.locate(name_or_path)
+            folder = sources.locate(name_or_path, weights=False)
         config = _read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
         length = config.get("model_max_length", POSITIONS)
         length = int(length) if length < 1e6 else POSITIONS  # transformers writes 10^30 where no one set a length
