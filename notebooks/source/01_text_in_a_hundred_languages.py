@@ -133,6 +133,16 @@ assert sizes == [1, 1, 2, 2, 3, 3, 4], (
 print(sizes)
 
 
+# %% exercise={"name": "utf8-length", "role": "hidden"}
+numbers_tried = [*range(0x20, 0x900, 7), 0x928, 0xE01, 0xD7FF, 0xE000, 0x1F680, 0x10FFFF]
+for tried in numbers_tried:
+    right = len(chr(tried).encode("utf-8"))
+    assert utf8_length(tried) == right, (
+        f"utf8-length: U+{tried:04X} has {right} bytes, yours gives {utf8_length(tried)}; every number counts, not "
+        "the borders alone"
+    )
+
+
 # %% exercise={"name": "utf8-length", "role": "mistake", "expect": "each byte spends some bits"}
 def utf8_length(code_point: int) -> int:
     return (code_point.bit_length() + 7) // 8
@@ -265,6 +275,15 @@ assert sum(answers) == 3, f"same: only one of the two strings was normalised, it
 print(answers)
 
 
+# %% exercise={"name": "same", "role": "hidden"}
+alike = [("한국", unicodedata.normalize("NFD", "한국")), ("ﻻ", "لا"), ("m²", "m2"), ("ﾃﾚﾋﾞ", "テレビ")]
+apart = [("Α", "A"), ("straße", "strasse"), ("ñ", "n"), ("कि", "की"), ("İ", "i")]
+for one, two in alike + [(two, one) for one, two in alike]:
+    assert same(one, two), f"same: {one!a} and {two!a} have the same NFKC; yours tells them apart"
+for one, two in apart:
+    assert not same(one, two), f"same: {one!a} and {two!a} differ in NFKC too; yours takes them for the same"
+
+
 # %% exercise={"name": "same", "role": "mistake", "expect": "normalise the strings before"}
 def same(a: str, b: str) -> bool:
     return a == b
@@ -283,6 +302,14 @@ def same(a: str, b: str) -> bool:
 # %% exercise={"name": "same", "role": "mistake", "expect": "change neither case nor accents"}
 def same(a: str, b: str) -> bool:
     return unicodedata.normalize("NFKC", a).casefold() == unicodedata.normalize("NFKC", b).casefold()
+
+
+# %% exercise={"name": "same", "role": "mistake", "expect": "change neither case nor accents"}
+def same(a: str, b: str) -> bool:
+    def bare(text: str) -> str:
+        return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+
+    return bare(a) == bare(b)
 
 
 # %% [markdown]
@@ -406,6 +433,16 @@ assert shares != {"Latin": 0.5, "Han": 0.25}, "script-shares: you divide by all 
 assert shares == {"Latin": 0.667, "Han": 0.333}, f"script-shares: 4 of 6 are Latin, 2 are Han; yours gives {shares}"
 assert script_shares("2026!") == {}, "script-shares: a text without any script gives an empty dictionary"
 print(shares)
+
+
+# %% exercise={"name": "script-shares", "role": "hidden"}
+mixed_shares = {name: round(share, 3) for name, share in script_shares("नमस्ते, hello 👋 你好世").items()}
+assert mixed_shares == {"Devanagari": 0.429, "Latin": 0.357, "Han": 0.214}, (
+    f"script-shares: of 14 characters with a script, 6 are Devanagari (its signs count), 5 Latin, 3 Han; "
+    f"yours gives {mixed_shares}"
+)
+assert script_shares("ไทย") == {"Thai": 1}, f"script-shares: ไทย is all Thai; yours gives {script_shares('ไทย')}"
+assert script_shares("") == {}, "script-shares: an empty text gives an empty dictionary"
 
 
 # %% exercise={"name": "script-shares", "role": "mistake", "expect": "'none' is no script"}
@@ -622,6 +659,15 @@ for alpha, row in TABLE.items():
 print(q, sum(map(len, TABLE.values())))
 
 
+# %% exercise={"name": "sampling", "role": "hidden"}
+other_q = [round(chance, 3) for chance in sampling({"el": 27, "th": 8, "ur": 1}, 1 / 3).values()]
+assert other_q == [0.5, 0.333, 0.167], (
+    f"sampling: cube roots 3, 2, 1 over 6 make [0.5, 0.333, 0.167] at α = 1/3; yours gives {other_q}"
+)
+all_alike = [round(chance, 3) for chance in sampling({"el": 27, "th": 8, "ur": 1, "yo": 0.5}, 0).values()]
+assert all_alike == [0.25] * 4, f"sampling: at α = 0 four languages get 0.25 each; yours gives {all_alike}"
+
+
 # %% exercise={"name": "sampling", "role": "mistake", "expect": "as the last step"}
 def sampling(sizes: dict[str, float], alpha: float) -> dict[str, float]:
     total = sum(sizes.values())
@@ -698,12 +744,25 @@ def passes(sizes: dict[str, float], alpha: float, budget: float) -> dict[str, fl
 
 
 # %% exercise={"name": "passes", "role": "check"}
-times = [round(number, 3) for number in passes({"en": 81, "hi": 16, "sw": 1}, 0.5, budget=196).values()]
-assert times != [126, 56, 14], "passes: these are the GiB drawn; divide by how many there are of the language"
-assert times != [0.778, 1.75, 7], "passes: that is q over p, right if the budget is all the data; here it is 196 GiB"
-assert times != [0.643, 0.286, 0.071], "passes: upside down; divide what is drawn by what there is"
-assert times == [1.556, 3.5, 14], f"passes: expected [1.556, 3.5, 14.0]: 126 of 81, 56 of 16, 14 of 1; yours {times}"
+times = [round(number, 3) for number in passes({"en": 81, "hi": 16, "sw": 1}, 0.5, budget=294).values()]
+assert times != [0.643, 0.286, 0.071], "passes: these are the shares of the draws; times the budget makes them GiB"
+assert times != [189, 84, 21], "passes: these are the GiB drawn; divide by how many there are of the language"
+assert times != [0.778, 1.75, 7], "passes: that is q over p, right if the budget is all the data; here it is 294 GiB"
+assert times != [0.429, 0.19, 0.048], "passes: upside down; divide what is drawn by what there is"
+assert times == [2.333, 5.25, 21], f"passes: expected [2.333, 5.25, 21.0]: 189 of 81, 84 of 16, 21 of 1; yours {times}"
 print(times)
+
+
+# %% exercise={"name": "passes", "role": "hidden"}
+other_times = passes({"ur": 4, "el": 64, "th": 16}, 0.5, budget=70)
+other_times = {code: round(number, 3) for code, number in other_times.items()}
+assert other_times == {"ur": 2.5, "el": 0.625, "th": 1.25}, (
+    f"passes: of 70 GiB, el gets 40 of 64, th 20 of 16, ur 10 of 4: 0.625, 1.25, 2.5; yours gives {other_times}"
+)
+once = passes({"ur": 4, "el": 64}, 1, budget=68)
+assert all(abs(number - 1) < 1e-9 for number in once.values()), (
+    f"passes: with α = 1 and as much drawn as there is, each text is read once; yours gives {once}"
+)
 
 
 # %% exercise={"name": "passes", "role": "mistake", "expect": "these are the GiB drawn"}
@@ -721,6 +780,11 @@ def passes(sizes: dict[str, float], alpha: float, budget: float) -> dict[str, fl
 def passes(sizes: dict[str, float], alpha: float, budget: float) -> dict[str, float]:
     q = corpus.sampling_probabilities(sizes, alpha)
     return {code: size / (budget * q[code]) for code, size in sizes.items()}
+
+
+# %% exercise={"name": "passes", "role": "mistake", "expect": "the shares of the draws"}
+def passes(sizes: dict[str, float], alpha: float, budget: float) -> dict[str, float]:
+    return corpus.sampling_probabilities(sizes, alpha)
 
 
 # %% [markdown]

@@ -100,11 +100,20 @@ def score(pieces: list[str], log_probs: dict[str, float]) -> float:
 
 # %% exercise={"name": "score", "role": "check"}
 yours = score(["▁ni", "na"], {"▁ni": math.log(0.5), "na": math.log(0.25)})
-assert yours <= 0, f"score: {yours:.3f} is positive; log-probabilities are at most 0: add them, don't multiply"
 assert round(yours, 3) != 0.125, "score: that is the probability, 0.125; return its logarithm"
+assert yours <= 0, f"score: {yours:.3f} is positive; log-probabilities are at most 0: add them, don't multiply"
 assert round(yours, 3) != round(math.log(0.75), 3), "score: you added probabilities; add their logarithms"
 assert round(yours, 3) == -2.079, f"score: expected log 0.125 = -2.079, yours gives {yours:.3f}"
 print(round(yours, 3))
+
+
+# %% exercise={"name": "score", "role": "hidden"}
+for cut, product in ((["ku"], 0.06), (["na", "na", "ku"], 0.000384), (["▁nina", "ku", "penda"], 0.000036)):
+    other_score = score(cut, LOG)
+    assert abs(other_score - math.log(product)) < 1e-6, (
+        f"score: the probabilities of {' '.join(cut)} have the product {product:g}, its logarithm is "
+        f"{math.log(product):.3f}; yours gives {other_score:.3f}"
+    )
 
 
 # %% exercise={"name": "score", "role": "mistake", "expect": "add them, don't multiply"}
@@ -115,6 +124,11 @@ def score(pieces: list[str], log_probs: dict[str, float]) -> float:
 # %% exercise={"name": "score", "role": "mistake", "expect": "you added probabilities"}
 def score(pieces: list[str], log_probs: dict[str, float]) -> float:
     return math.log(sum(math.exp(log_probs[piece]) for piece in pieces))
+
+
+# %% exercise={"name": "score", "role": "mistake", "expect": "return its logarithm"}
+def score(pieces: list[str], log_probs: dict[str, float]) -> float:
+    return math.exp(sum(log_probs[piece] for piece in pieces))
 
 
 # %% [markdown]
@@ -189,11 +203,26 @@ def viterbi(word: str, log_probs: dict[str, float]) -> list[str]:
 trap = {"a": -4.0, "b": -1.0, "c": -1.0, "ab": -2.0, "abc": -6.0, "bc": -5.0, "d": -1.0, "cd": -9.0}
 pieces = viterbi("abcd", trap)
 assert "".join(pieces) == "abcd", f"viterbi: the pieces {pieces} don't make up 'abcd'; check how you walk back"
+assert pieces != ["abcd"], "viterbi: abcd is not in the table; are all entries of best but the first -inf at the start?"
 assert pieces != ["abc", "d"], "viterbi: you took the longest piece first; compare scores of whole paths"
 assert pieces != ["a", "b", "c", "d"], "viterbi: you never used a longer piece; try every start before each end"
 assert pieces == ["ab", "c", "d"], f"viterbi: the best path is ab c d with -4.0; yours is {pieces}"
-assert viterbi("▁ninakupenda", LOG) == ["▁nina", "ku", "penda"], "viterbi: wrong on the toy word"
+toy = viterbi("▁ninakupenda", LOG)
+assert toy[0] != "▁ni", f"viterbi: {toy} takes the best next piece each time; compare the scores of whole paths"
+assert toy == ["▁nina", "ku", "penda"], f"viterbi: the best path of the picture is ▁nina ku penda; yours is {toy}"
 print(pieces)
+
+
+# %% exercise={"name": "viterbi", "role": "hidden"}
+thai = {"ผม": -3.0, "รัก": -4.0, "ผมรัก": -9.0, "รักคุณ": -5.0, "คุณ": -2.5, **dict.fromkeys("ผมรักคุณ", -6.0)}
+for text, chances, path in (
+    ("ผมรักคุณ", thai, ["ผม", "รักคุณ"]),
+    ("▁kupenda", LOG, ["▁", "ku", "penda"]),
+    ("aabb", {"a": -1.0, "b": -1.0, "aa": -2.5, "ab": -1.2, "bb": -2.5, "abb": -2.4}, ["a", "ab", "b"]),
+    ("u", LOG, ["u"]),
+):
+    found = viterbi(text, chances)
+    assert found == path, f"viterbi: the best path of {text} is {' '.join(path)}; yours is {' '.join(found)}"
 
 
 # %% exercise={"name": "viterbi", "role": "mistake", "expect": "you took the longest piece first"}
@@ -225,6 +254,33 @@ def viterbi(word: str, log_probs: dict[str, float]) -> list[str]:
 # %% exercise={"name": "viterbi", "role": "mistake", "expect": "you never used a longer piece"}
 def viterbi(word: str, log_probs: dict[str, float]) -> list[str]:
     return list(word)
+
+
+# %% exercise={"name": "viterbi", "role": "mistake", "expect": "the best next piece"}
+def viterbi(word: str, log_probs: dict[str, float]) -> list[str]:
+    pieces, start = [], 0
+    while start < len(word):
+        known = [end for end in range(start + 1, len(word) + 1) if word[start:end] in log_probs]
+        end = max(known, key=lambda end: log_probs[word[start:end]])
+        pieces.append(word[start:end])
+        start = end
+    return pieces
+
+
+# %% exercise={"name": "viterbi", "role": "mistake", "expect": "is not in the table"}
+def viterbi(word: str, log_probs: dict[str, float]) -> list[str]:
+    best = [0.0] * (len(word) + 1)
+    back = [0] * (len(word) + 1)
+    for end in range(1, len(word) + 1):
+        for start in range(end):
+            piece = word[start:end]
+            if piece in log_probs and best[start] + log_probs[piece] > best[end]:
+                best[end], back[end] = best[start] + log_probs[piece], start
+    pieces, end = [], len(word)
+    while end > 0:
+        pieces.insert(0, word[back[end] : end])
+        end = back[end]
+    return pieces
 
 
 # %% [markdown]
@@ -279,11 +335,26 @@ def backward_scores(word: str, log_probs: dict[str, float]) -> list[float]:
 # %% exercise={"name": "backward", "role": "check"}
 halves = {"a": math.log(0.5), "b": math.log(0.5), "ab": math.log(0.25)}
 beta = [round(math.exp(value), 3) for value in backward_scores("ab", halves)]
+assert beta != [1, 0.5, 0.5], "backward: that is the forward pass; go from the end to the start"
+assert beta[-1] != 2.718, "backward: these are probabilities, and the last is 1; return their logarithms, the last is 0"
 assert beta[-1] == 1, f"backward: after the last letter nothing is left, probability 1 (log 0); yours {beta[-1]}"
 assert beta != [0.25, 0.5, 1], "backward: you took the best path only; sum over all pieces that begin here"
-assert beta != [1, 0.5, 1], "backward: that is the forward pass; go from the end to the start"
+assert beta[0] != 0.062, "backward: adding logarithms multiplies; to add probabilities, use logsumexp"
 assert beta == [0.5, 0.5, 1], f"backward: a b (0.25) and ab (0.25) make 0.5 at the start; yours gives {beta}"
 print(beta)
+
+
+# %% exercise={"name": "backward", "role": "hidden"}
+three = {"x": math.log(0.2), "y": math.log(0.4), "z": math.log(0.1), "xy": math.log(0.1), "yz": math.log(0.2)}
+other_beta = [round(math.exp(value), 3) for value in backward_scores("xyz", three)]
+assert other_beta == [0.058, 0.24, 0.1, 1], (
+    "backward: for xyz with x .2, y .4, z .1, xy .1, yz .2 the sums are z .1; y z + yz .24; x y z + x yz + xy z .058; "
+    f"yours gives {other_beta}"
+)
+both_ways = backward_scores("▁ninakupenda", LOG)[0], Lattice("▁ninakupenda", LOG).forward()[-1]
+assert abs(both_ways[0] - both_ways[1]) < 1e-6, (
+    f"backward: from the right the word has {both_ways[0]:.3f}, from the left {both_ways[1]:.3f}; they must be equal"
+)
 
 
 # %% exercise={"name": "backward", "role": "mistake", "expect": "you took the best path only"}
@@ -295,9 +366,27 @@ def backward_scores(word: str, log_probs: dict[str, float]) -> list[float]:
     return beta
 
 
-# %% exercise={"name": "backward", "role": "mistake", "expect": "nothing is left, probability 1"}
+# %% exercise={"name": "backward", "role": "mistake", "expect": "that is the forward pass"}
 def backward_scores(word: str, log_probs: dict[str, float]) -> list[float]:
     return Lattice(word, log_probs).forward()
+
+
+# %% exercise={"name": "backward", "role": "mistake", "expect": "adding logarithms multiplies"}
+def backward_scores(word: str, log_probs: dict[str, float]) -> list[float]:
+    beta = [0.0] * (len(word) + 1)
+    for start in reversed(range(len(word))):
+        ends = [end for end in range(start + 1, len(word) + 1) if word[start:end] in log_probs]
+        beta[start] = sum(log_probs[word[start:end]] + beta[end] for end in ends)
+    return beta
+
+
+# %% exercise={"name": "backward", "role": "mistake", "expect": "these are probabilities"}
+def backward_scores(word: str, log_probs: dict[str, float]) -> list[float]:
+    beta = [1.0] * (len(word) + 1)
+    for start in reversed(range(len(word))):
+        ends = [end for end in range(start + 1, len(word) + 1) if word[start:end] in log_probs]
+        beta[start] = sum(math.exp(log_probs[word[start:end]]) * beta[end] for end in ends)
+    return beta
 
 
 # %% [markdown]
@@ -378,9 +467,19 @@ table = m_step({"na": 6.0, "ku": 2.0, "pq": 0.4})
 rounded = {piece: round(value, 3) for piece, value in table.items()}
 assert "pq" not in table, "m-step: the piece with the expected count 0.4 is still there; drop what is below 0.5"
 assert rounded["na"] != round(math.log(6 / 8), 3), "m-step: that is log c − log Σc; use digamma for both"
+assert rounded["na"] != -1.086, "m-step: digamma(c / Σc) is something else; take a difference of two digammas"
 assert rounded["ku"] != round(float(digamma(2) - digamma(8.4)), 3), "m-step: sum over the kept pieces only; drop first"
 assert rounded == {"na": -0.31, "ku": -1.593}, f"m-step: expected na -0.31, ku -1.593; yours {rounded}"
 print(rounded)
+
+
+# %% exercise={"name": "m-step", "role": "hidden"}
+other_table = m_step({"บ้าน": 3.0, "กา": 0.5, "ที่": 1.5, "xq": 0.49})
+assert "กา" in other_table, "m-step: a count of exactly 0.5 is not below 0.5; keep it"
+other_values = {piece: round(float(value), 3) for piece, value in other_table.items()}
+assert other_values == {"บ้าน": -0.583, "กา": -3.47, "ที่": -1.47}, (
+    f"m-step: digamma of 3, 0.5 and 1.5 minus digamma of 5 makes -0.583, -3.470, -1.470; yours gives {other_values}"
+)
 
 
 # %% exercise={"name": "m-step", "role": "mistake", "expect": "use digamma for both"}
@@ -393,6 +492,18 @@ def m_step(counts: dict[str, float]) -> dict[str, float]:
 def m_step(counts: dict[str, float]) -> dict[str, float]:
     total = digamma(sum(counts.values()))
     return {piece: float(digamma(count) - total) for piece, count in counts.items() if count >= 0.5}
+
+
+# %% exercise={"name": "m-step", "role": "mistake", "expect": "is still there"}
+def m_step(counts: dict[str, float]) -> dict[str, float]:
+    total = digamma(sum(counts.values()))
+    return {piece: float(digamma(count) - total) for piece, count in counts.items()}
+
+
+# %% exercise={"name": "m-step", "role": "mistake", "expect": "a difference of two digammas"}
+def m_step(counts: dict[str, float]) -> dict[str, float]:
+    kept = {piece: count for piece, count in counts.items() if count >= 0.5}
+    return {piece: float(digamma(count / sum(kept.values()))) for piece, count in kept.items()}
 
 
 # %% [markdown]

@@ -190,6 +190,14 @@ assert rounded == {"en": 1, "el": 1.5, "vi": 0.9}, f"cost: expected el 60/40 = 1
 print(rounded)
 
 
+# %% exercise={"name": "cost", "role": "hidden"}
+other_cost = relative_cost({"th": [9, 1, 2], "en": [4, 2, 4], "sw": [5, 5, 5]})
+other_cost = {code: round(value, 3) for code, value in other_cost.items()}
+assert other_cost == {"th": 1.2, "en": 1, "sw": 1.5}, (
+    f"cost: totals th 12, en 10, sw 15 make 1.2, 1, 1.5, wherever en stands; yours gives {other_cost}"
+)
+
+
 # %% exercise={"name": "cost", "role": "mistake", "expect": "mean of the sentences' ratios"}
 def relative_cost(pieces: dict[str, list[int]]) -> dict[str, float]:
     ratios = {code: [n / en for n, en in zip(counts, pieces["en"], strict=True)] for code, counts in pieces.items()}
@@ -329,6 +337,17 @@ assert zebra == [0, 6, 3, 2], f"ids: ▁ and an unknown are [0, 6, 3, 2]; yours 
 print(hindi, zebra)
 
 
+# %% exercise={"name": "ids", "role": "hidden"}
+for given, wanted_ids in (
+    ([], [0, 2]),
+    ([0], [0, 3, 2]),
+    ([3, 0, 0, 249_999], [0, 4, 3, 3, 250_000, 2]),
+    ([664, 193_477, 257, 1704, 77_795], [0, 665, 193_478, 258, 1705, 77_796, 2]),
+):
+    given_ids = list(xlmr_ids(list(given)))
+    assert given_ids == wanted_ids, f"ids: {given} becomes {wanted_ids}; yours gives {given_ids}"
+
+
 # %% exercise={"name": "ids", "role": "mistake", "expect": "the unknown became 1, <pad>"}
 def xlmr_ids(numbers: list[int]) -> list[int]:
     return [0, *(number + 1 for number in numbers), 2]
@@ -342,6 +361,11 @@ def xlmr_ids(numbers: list[int]) -> list[int]:
 # %% exercise={"name": "ids", "role": "mistake", "expect": "the first id must be 0, <s>"}
 def xlmr_ids(numbers: list[int]) -> list[int]:
     return [number + 1 if number else 3 for number in [1, *numbers, 2]]
+
+
+# %% exercise={"name": "ids", "role": "mistake", "expect": "the last id must be 2"}
+def xlmr_ids(numbers: list[int]) -> list[int]:
+    return [0, *(number + 1 if number else 3 for number in numbers)]
 
 
 # %% [markdown]
@@ -423,6 +447,13 @@ assert yours == LETTERS.encode("a b", "c"), f"pair: expected {LETTERS.encode('a 
 print(yours)
 
 
+# %% exercise={"name": "pair", "role": "hidden"}
+for one, two in (([], [7]), ([8], []), ([665, 193_478], [6, 124_084, 4])):
+    one_pair = list(pair_ids(list(one), list(two)))
+    wanted_pair = [0, *one, 2, 2, *two, 2]
+    assert one_pair == wanted_pair, f"pair: {one} and {two} make {wanted_pair}; yours gives {one_pair}"
+
+
 # %% exercise={"name": "pair", "role": "mistake", "expect": "one </s> in the middle is BERT's way"}
 def pair_ids(first: list[int], second: list[int]) -> list[int]:
     return [0, *first, 2, *second, 2]
@@ -431,6 +462,11 @@ def pair_ids(first: list[int], second: list[int]) -> list[int]:
 # %% exercise={"name": "pair", "role": "mistake", "expect": "<s> (0) stands once"}
 def pair_ids(first: list[int], second: list[int]) -> list[int]:
     return [0, *first, 2, 0, *second, 2]
+
+
+# %% exercise={"name": "pair", "role": "mistake", "expect": "the last id must be 2"}
+def pair_ids(first: list[int], second: list[int]) -> list[int]:
+    return [0, *first, 2, 2, *second]
 
 
 # %% [markdown]
@@ -492,6 +528,27 @@ assert [0, *first, 2, 2, *second, 2] == expected[0].tolist(), "cut: the package 
 lengths = [len(part) for part in cut_pair(passage, passage, 12)]
 assert lengths == [4, 4], f"cut: of two texts of 20 with limit 12, each keeps 4; yours keep {lengths}"
 print(first, second, lengths)
+
+
+# %% exercise={"name": "cut", "role": "hidden"}
+for one, two, limit, kept in (
+    (list(range(40, 60)), [5, 6, 7], 13, (6, 3)),  # the first text can be the long one
+    ([5, 6], [7], 20, (2, 1)),  # nothing to cut
+    ([5, 6], [7, 8, 9], 9, (2, 3)),  # fits exactly
+    (list(range(40, 52)), list(range(60, 70)), 18, (7, 7)),  # both are too long
+):
+    left, right = cut_pair(list(one), list(two), limit)
+    assert (len(left), len(right)) == kept, (
+        f"cut: of texts with {len(one)} and {len(two)} ids and limit {limit}, {kept[0]} and {kept[1]} stay; "
+        f"yours keeps {len(left)} and {len(right)}"
+    )
+    assert (list(left), list(right)) == (one[: kept[0]], two[: kept[1]]), (
+        f"cut: what stays is the beginning of each text; of {one} and {two} yours keeps {left} and {right}"
+    )
+odd_pair = cut_pair(list(range(40, 50)), list(range(50, 60)), 11)
+assert sorted(map(len, odd_pair)) == [3, 4], (
+    f"cut: two texts of 10 ids share 7 places as 3 and 4; yours keeps {[len(part) for part in odd_pair]}"
+)
 
 
 # %% exercise={"name": "cut", "role": "mistake", "expect": "leave room for four"}
@@ -594,6 +651,17 @@ assert thai == "ผมรักคุณ", f"undo: a lone ▁ at the front is on
 letters = LETTERS.encode("x y z")
 assert undo([LETTERS.tokens[number] for number in letters]) == LETTERS.decode(letters), "undo: the package disagrees"
 print(text, thai)
+
+
+# %% exercise={"name": "undo", "role": "hidden"}
+for given, wanted_text in (
+    (["<s>", "▁Τι", "▁κάνεις", ";", "</s>", "</s>", "▁Κα", "λά", ".", "</s>", "<pad>", "<pad>"], "Τι κάνεις; Καλά."),
+    (["<s>", "▁آپ", "▁کیسے", "▁ہیں", "؟", "</s>"], "آپ کیسے ہیں؟"),
+    (["kupenda", "▁sana"], "kupenda sana"),  # it need not begin with ▁
+    (["▁a", "▁", "b"], "a b"),
+):
+    given_text = undo(list(given))
+    assert given_text == wanted_text, f"undo: {' '.join(given)} stands for {wanted_text!r}; yours gives {given_text!r}"
 
 
 # %% exercise={"name": "undo", "role": "mistake", "expect": "not between all pieces"}

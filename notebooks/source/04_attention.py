@@ -195,6 +195,18 @@ assert sharp.isfinite().all(), "softmax: a score of 1000 gives nan; subtract eac
 print([round(weight, 3) for weight in yours[0].tolist()])
 
 
+# %% exercise={"name": "softmax", "role": "hidden"}
+deep = torch.tensor([[-1.0, 0.5, 3.0, 0.0, -2.0], [-1000.0, -1001.0, -1000.0, -999.0, -1003.0], [7.0] * 5])
+deep_weights = softmax(deep.clone())
+assert deep_weights.shape == (3, 5), f"softmax: scores (3, 5) give weights (3, 5), yours {tuple(deep_weights.shape)}"
+assert deep_weights.isfinite().all(), "softmax: scores near −1000 give nan; subtract the row's largest score, any sign"
+sums = [round(total, 3) for total in deep_weights.sum(dim=-1).tolist()]
+assert sums == [1, 1, 1], f"softmax: three queries with five keys; the rows must sum to 1, yours to {sums}"
+assert torch.allclose(deep_weights, deep.softmax(dim=-1), atol=1e-6), (
+    f"softmax: for the scores -1, 0.5, 3, 0, -2 yours gives {[round(w, 3) for w in deep_weights[0].tolist()]}"
+)
+
+
 # %% exercise={"name": "softmax", "role": "mistake", "expect": "your columns sum to 1"}
 def softmax(scores: torch.Tensor) -> torch.Tensor:
     return scores.softmax(dim=0)
@@ -336,6 +348,16 @@ assert torch.allclose(yours, raw / 2), (
 print(yours.tolist())
 
 
+# %% exercise={"name": "scaled-scores", "role": "hidden"}
+wide_q, wide_k = torch.arange(9.0).view(1, 9), torch.arange(36.0).view(4, 9) % 5
+wide = scaled_scores(wide_q, wide_k)
+assert wide.shape == (1, 4), f"scaled-scores: one query and four keys make (1, 4), yours {tuple(wide.shape)}"
+assert torch.allclose(wide, wide_q @ wide_k.T / 3, atol=1e-5), (
+    "scaled-scores: d is 9 here, so the products are divided by 3; "
+    f"yours gives {[round(number, 3) for number in wide[0].tolist()]}"
+)
+
+
 # %% exercise={"name": "scaled-scores", "role": "mistake", "expect": "the division by √d is missing"}
 def scaled_scores(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     return q @ k.T
@@ -451,12 +473,32 @@ def masked_weights(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 scores = torch.tensor([[[0.0, 1, 2], [2, 0, 1], [1, 1, 1]], [[0, 1, 5], [2, 0, 5], [1, 1, 5]]])
 yours = masked_weights(scores.clone(), torch.tensor([[1, 1, 1], [1, 1, 0]]))
 assert yours.shape == (2, 3, 3), f"padding-mask: expected shape (2, 3, 3), yours {tuple(yours.shape)}"
+assert not yours[0].isnan().all(), (
+    "padding-mask: you masked the real tokens; fill where the mask is 0, not where it is 1"
+)
 assert not yours.isnan().any(), "padding-mask: a whole row is −∞; mask the keys, mask[:, None, :], not the queries"
 assert yours[1, 0, 2] == 0, f"padding-mask: padding gets the weight {yours[1, 0, 2]:.3f}; a *score* of −∞ gives 0"
 rows = yours.sum(dim=-1)
 assert abs(rows[1, 0] - 1) < 1e-5, f"padding-mask: a row sums to {rows[1, 0]:.3f}; mask the scores *before* softmax"
 assert torch.allclose(yours[0], scores[0].softmax(dim=-1)), "padding-mask: the sentence without padding changed"
 print([round(weight, 3) for weight in yours[1, 0].tolist()])
+
+
+# %% exercise={"name": "padding-mask", "role": "hidden"}
+tall = torch.linspace(-3, 4, 48).view(3, 4, 4).sin() * 4
+sides = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0]])  # no padding, on the left, almost all
+tall_weights = masked_weights(tall.clone(), sides)
+assert tall_weights.shape == (3, 4, 4), f"padding-mask: (3, 4, 4) went in, {tuple(tall_weights.shape)} came out"
+assert tall_weights[1, :, :2].abs().max() == 0, (
+    "padding-mask: padding on the left gets weight; use the mask, not lengths"
+)
+assert torch.allclose(tall_weights[2, 0, 0], torch.tensor(1.0)), (
+    f"padding-mask: with one real token all weight is on it; yours puts {tall_weights[2, 0, 0]:.3f} there"
+)
+tall_wanted = tall.masked_fill(sides[:, None, :] == 0, -math.inf).softmax(dim=-1)
+assert torch.allclose(tall_weights[sides.bool()], tall_wanted[sides.bool()], atol=1e-6), (
+    "padding-mask: on a batch of three, some weights of real tokens are off; mask the keys, then softmax over the keys"
+)
 
 
 # %% exercise={"name": "padding-mask", "role": "mistake", "expect": "mask the scores *before* softmax"}
@@ -472,6 +514,16 @@ def masked_weights(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 # %% exercise={"name": "padding-mask", "role": "mistake", "expect": "mask the keys"}
 def masked_weights(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return scores.masked_fill(mask[:, :, None] == 0, -math.inf).softmax(dim=-1)
+
+
+# %% exercise={"name": "padding-mask", "role": "mistake", "expect": "fill where the mask is 0"}
+def masked_weights(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return scores.masked_fill(mask[:, None, :] == 1, -math.inf).softmax(dim=-1)
+
+
+# %% exercise={"name": "padding-mask", "role": "mistake", "expect": "a *score* of −∞ gives 0"}
+def masked_weights(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return (scores + mask[:, None, :]).softmax(dim=-1)
 
 
 # %% [markdown]
@@ -555,8 +607,23 @@ first, second = yours[0, 0, 0].tolist(), yours[0, 0, 1].tolist()
 assert second != [4, 5, 6, 7], "split-heads: token 1 got numbers of token 0; first (B, T, h, d), then transpose"
 assert first != [0, 2, 4, 6], "split-heads: head 0 took every other number; cut H into (h, d), not (d, h)"
 assert second == [8, 9, 10, 11], f"split-heads: head 0 of token 1 is [8, 9, 10, 11], yours {second}"
-assert yours[1, 1, 2].tolist() == [44, 45, 46, 47], f"split-heads: the last head of the last token is {yours[1, 1, 2]}"
+last = yours[1, 1, 2].tolist()
+assert last == [44, 45, 46, 47], f"split-heads: the last head of the last token is [44, 45, 46, 47], yours {last}"
 print(tuple(yours.shape), second)
+
+
+# %% exercise={"name": "split-heads", "role": "hidden"}
+long = torch.arange(2 * 5 * 12).view(2, 5, 12)
+long_heads = split_heads(long, 3)
+assert long_heads.shape == (2, 3, 5, 4), (
+    f"split-heads: (2, 5, 12) with 3 heads makes (2, 3, 5, 4), yours {tuple(long_heads.shape)}"
+)
+for which, place in ((0, 0), (1, 3), (2, 4)):
+    part = long[1, place, 4 * which : 4 * which + 4].tolist()
+    assert long_heads[1, which, place].tolist() == part, (
+        f"split-heads: head {which} of token {place} in sentence 1 is {part}, "
+        f"yours {long_heads[1, which, place].tolist()}"
+    )
 
 
 # %% exercise={"name": "split-heads", "role": "mistake", "expect": "token 1 got numbers of token 0"}
@@ -759,6 +826,16 @@ assert yours[2][2] == 2, f"positions: `<s>` behind padding got {yours[2][2]}; co
 assert yours[0][:4] == [2, 3, 4, 5], f"positions: expected 2, 3, 4, 5 in the first row, yours {yours[0][:4]}"
 assert yours[1:] == [[2, 3, 4, 5, 6, 7], [1, 1, 2, 3, 4, 5]], f"positions: the last two rows are wrong: {yours[1:]}"
 print(yours[0], yours[2])
+
+
+# %% exercise={"name": "positions", "role": "hidden"}
+rows_of_ids = torch.tensor([[0, 9, 2], [1, 1, 1], [0, 2, 1], [1, 0, 2]])
+rows_of_places = position_ids(rows_of_ids).tolist()
+assert rows_of_places == [[2, 3, 4], [1, 1, 1], [2, 3, 1], [1, 2, 3]], (
+    f"positions: for {rows_of_ids.tolist()} expected [[2, 3, 4], [1, 1, 1], [2, 3, 1], [1, 2, 3]], "
+    f"yours {rows_of_places}"
+)
+assert position_ids(torch.full((1, 512), 7))[0, -1] == 513, "positions: the last of 512 tokens has position 513"
 
 
 # %% exercise={"name": "positions", "role": "mistake", "expect": "your first token has position 0"}

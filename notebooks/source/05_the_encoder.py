@@ -114,12 +114,32 @@ x = torch.tensor([[1.0, 2.0, 3.0, 6.0], [0.0, 0.0, 0.0, 4.0]])
 gamma, beta = torch.tensor([1.0, 1.0, 1.0, 2.0]), torch.tensor([0.0, 0.0, 0.0, 1.0])
 yours, wanted = layer_norm(x, gamma, beta, 1e-5), F.layer_norm(x, (4,), gamma, beta, 1e-5)
 unbiased = gamma * (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True) + beta
+undone = gamma * (x - x.mean(-1, keepdim=True)) / x.var(-1, correction=0, keepdim=True) + beta
 rows = gamma * (x - x.mean(0)) / torch.sqrt(x.var(0, correction=0) + 1e-5) + beta
 assert yours.shape == x.shape, f"layer-norm: expected shape (2, 4), yours {tuple(yours.shape)}; use keepdim=True"
 assert not torch.allclose(yours, unbiased, atol=1e-4), "layer-norm: torch.std divides by H − 1; LayerNorm divides by H"
+assert not torch.allclose(yours, undone, atol=1e-4), "layer-norm: divided by the variance; the root is missing"
 assert not torch.allclose(yours, rows, atol=1e-4), "layer-norm: you normalised across tokens (dim 0); use dim −1"
 assert torch.allclose(yours, wanted, atol=1e-5), f"layer-norm: expected {wanted[0].tolist()}, yours {yours[0].tolist()}"
+broad = layer_norm(x, gamma, beta, 0.5) - F.layer_norm(x, (4,), gamma, beta, 0.5)
+assert broad.abs().max() < 1e-5, (
+    "layer-norm: right for a tiny eps alone; eps belongs under the root, beside the variance"
+)
 print([round(v, 3) + 0.0 for v in yours[0].tolist()])
+
+
+# %% exercise={"name": "layer-norm", "role": "hidden"}
+deep = torch.linspace(-2, 5, 30).view(2, 3, 5).sin() * 3 + 1
+scale, shift = torch.tensor([0.5, 1.0, 2.0, -1.0, 3.0]), torch.tensor([1.0, 0.0, -1.0, 0.5, 2.0])
+for eps in (1e-12, 0.3):
+    deep_norm, exact = layer_norm(deep.clone(), scale, shift, eps), F.layer_norm(deep, (5,), scale, shift, eps)
+    assert deep_norm.shape == (2, 3, 5), f"layer-norm: (2, 3, 5) went in, {tuple(deep_norm.shape)} came out"
+    assert torch.allclose(deep_norm, exact, atol=1e-4), (
+        f"layer-norm: on a batch (2, 3, 5) with eps {eps:g} yours is off by {(deep_norm - exact).abs().max():.4f}; "
+        "each vector of 5 has its own mean and variance"
+    )
+flat = layer_norm(torch.full((1, 5), 7.0), scale, shift, 1e-5)
+assert torch.allclose(flat[0], shift), f"layer-norm: a vector of equal numbers becomes beta; yours {flat[0].tolist()}"
 
 
 # %% exercise={"name": "layer-norm", "role": "mistake", "expect": "torch.std divides by H − 1"}
@@ -135,6 +155,20 @@ def layer_norm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: fl
 # %% exercise={"name": "layer-norm", "role": "mistake", "expect": "use keepdim=True"}
 def layer_norm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float) -> torch.Tensor:
     return x.mean(-1)
+
+
+# %% exercise={"name": "layer-norm", "role": "mistake", "expect": "belongs under the root"}
+def layer_norm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float) -> torch.Tensor:
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    return gamma * (x - mean) / (torch.sqrt(variance) + eps) + beta
+
+
+# %% exercise={"name": "layer-norm", "role": "mistake", "expect": "the root is missing"}
+def layer_norm(x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor, eps: float) -> torch.Tensor:
+    mean = x.mean(-1, keepdim=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+    return gamma * (x - mean) / (variance + eps) + beta
 
 
 # %% [markdown]
@@ -177,10 +211,27 @@ def add_and_norm(x: torch.Tensor, f, norm) -> torch.Tensor:
 # %% exercise={"name": "add-and-norm", "role": "check"}
 out = add_and_norm(torch.tensor([1.0, 2.0]), lambda v: 10 * v, lambda v: v * v).tolist()
 assert out != [11.0, 42.0], "add-and-norm: that is pre-LN, x + f(LN(x)); XLM-R normalises the sum"
+assert out != [11.0, 22.0], "add-and-norm: nothing was normalised; call norm on the sum"
 assert out != [100.0, 400.0], "add-and-norm: the input x is lost; add it to what f gives"
 assert out != [101.0, 402.0], "add-and-norm: you normalised f(x) alone, then added x; the norm comes last"
 assert out == [121.0, 484.0], f"add-and-norm: expected [121.0, 484.0], yours {out}"
 print(out)
+
+
+# %% exercise={"name": "add-and-norm", "role": "hidden"}
+seen_by_norm = []
+
+
+def remember(v):
+    seen_by_norm.append(v.tolist())
+    return v - v.mean()
+
+
+stepped = add_and_norm(torch.tensor([1.0, 2.0, 6.0]), lambda v: v.flip(0), remember).tolist()
+assert seen_by_norm == [[7.0, 4.0, 7.0]], (
+    f"add-and-norm: when f turns 1, 2, 6 round, the norm must see x + f(x) = [7, 4, 7], and once; it saw {seen_by_norm}"
+)
+assert stepped == [1.0, -2.0, 1.0], f"add-and-norm: return what the norm gives, [1, -2, 1]; yours {stepped}"
 
 
 # %% exercise={"name": "add-and-norm", "role": "mistake", "expect": "that is pre-LN"}
@@ -196,6 +247,11 @@ def add_and_norm(x: torch.Tensor, f, norm) -> torch.Tensor:
 # %% exercise={"name": "add-and-norm", "role": "mistake", "expect": "the norm comes last"}
 def add_and_norm(x: torch.Tensor, f, norm) -> torch.Tensor:
     return x + norm(f(x))
+
+
+# %% exercise={"name": "add-and-norm", "role": "mistake", "expect": "nothing was normalised"}
+def add_and_norm(x: torch.Tensor, f, norm) -> torch.Tensor:
+    return x + f(x)
 
 
 # %% [markdown]
@@ -386,14 +442,27 @@ def first_wrong(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance:
 
 
 # %% exercise={"name": "first-wrong", "role": "check"}
-states = [torch.zeros(50, 40) for _ in range(4)]
+states = [torch.zeros(50, 40) for _ in range(6)]
 bent = [state.clone() for state in states]
-bent[2][3, 1] = -0.001
+bent[2][3, 1] = bent[5][3, 1] = -0.001
 found = first_wrong(bent, states)
 assert first_wrong(states, states) is None, "first-wrong: equal states have no wrong layer; return None for them"
 assert found is not None, "first-wrong: missed −0.001 at one place; use the largest *absolute* difference, not a mean"
+assert found != 5, "first-wrong: state 5 differs too, but state 2 comes before it; stop at the first"
 assert found == 2, f"first-wrong: state 2 is the first to differ, yours says {found}; does the count begin at 0?"
 print(found)
+
+
+# %% exercise={"name": "first-wrong", "role": "hidden"}
+same_states = [torch.ones(2, 3, 4) for _ in range(5)]
+near_states = [state.clone() for state in same_states]
+near_states[0][1, 2, 3] += 0.005
+near_states[4] -= 5
+at = [first_wrong(near_states, same_states, tolerance) for tolerance in (1e-3, 0.01, 10.0)]
+assert at == [0, 4, None], (
+    f"first-wrong: state 0 is off by 0.005 and state 4 by 5; tolerances 0.001, 0.01, 10 give [0, 4, None], yours {at}"
+)
+assert first_wrong(same_states, near_states) == 0, "first-wrong: the two lists may change places; take abs()"
 
 
 # %% exercise={"name": "first-wrong", "role": "mistake", "expect": "missed −0.001"}
@@ -406,6 +475,23 @@ def first_wrong(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance:
 def first_wrong(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 1e-4) -> int | None:
     wrong = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True), 1) if (a - b).abs().max() > tolerance]
     return wrong[0] if wrong else None
+
+
+# %% exercise={"name": "first-wrong", "role": "mistake", "expect": "stop at the first"}
+def first_wrong(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 1e-4) -> int | None:
+    index = None
+    for number, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if (a - b).abs().max() > tolerance:
+            index = number
+    return index
+
+
+# %% exercise={"name": "first-wrong", "role": "mistake", "expect": "largest *absolute* difference"}
+def first_wrong(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance: float = 1e-4) -> int | None:
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if (a - b).max() > tolerance:
+            return index
+    return None
 
 
 # %% [markdown]
@@ -445,9 +531,16 @@ def layer_parameters(hidden: int, ffn: int) -> int:
 base = layer_parameters(768, 3072)
 assert base != 7_077_888, "count: the biases and norms are missing; a LayerNorm has two vectors"
 assert base != 7_084_800, "count: the norms are missing; each has a scale and a shift"
+assert base != 7_086_336, "count: there are two norms, one after attention and one after the feed-forward part"
 assert base != 6_497_280, "count: query, key and value are three maps; the fourth is the output"
 assert base == 7_087_872, f"count: expected 7,087,872 for a layer of base, yours gives {base:,}"
 print(base, layer_parameters(1024, 4096))
+
+
+# %% exercise={"name": "count", "role": "hidden"}
+for width, wide, exact in ((1024, 4096, 12_596_224), (384, 1536, 1_774_464), (10, 30, 1120)):
+    mine = layer_parameters(width, wide)
+    assert mine == exact, f"count: for H = {width} and F = {wide} expected {exact:,}, yours {mine:,}; F need not be 4 H"
 
 
 # %% exercise={"name": "count", "role": "mistake", "expect": "the biases and norms are missing"}
@@ -458,6 +551,16 @@ def layer_parameters(hidden: int, ffn: int) -> int:
 # %% exercise={"name": "count", "role": "mistake", "expect": "the fourth is the output"}
 def layer_parameters(hidden: int, ffn: int) -> int:
     return 3 * (hidden * hidden + hidden) + 2 * hidden * ffn + ffn + hidden + 4 * hidden
+
+
+# %% exercise={"name": "count", "role": "mistake", "expect": "the norms are missing"}
+def layer_parameters(hidden: int, ffn: int) -> int:
+    return 4 * (hidden * hidden + hidden) + 2 * hidden * ffn + ffn + hidden
+
+
+# %% exercise={"name": "count", "role": "mistake", "expect": "there are two norms"}
+def layer_parameters(hidden: int, ffn: int) -> int:
+    return 4 * (hidden * hidden + hidden) + 2 * hidden * ffn + ffn + hidden + 2 * hidden
 
 
 # %% [markdown]

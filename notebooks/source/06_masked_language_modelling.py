@@ -146,10 +146,29 @@ inputs, labels = (t.tolist()[0] for t in mask(sample, noise, chance, fate))
 assert (inputs[0], labels[0]) == (0, -100), "mask: you hid <s>; special tokens are never chosen"
 assert inputs[6] == 1, "mask: you hid padding; `torch.isin(ids, SPECIAL)` finds special tokens"
 assert labels[1:4] != inputs[1:4], "mask: the labels must hold the *original* ids; take them before you change anything"
+assert labels[3] != -100, (
+    "mask: the token that stays as it is was chosen too, so it has a label; label before you change"
+)
 assert labels == [-100, 10, 11, 12, -100, -100, -100], f"mask: labels are wrong: {labels}; −100 where nothing is chosen"
 assert inputs[2] == 99, f"mask: fate 0.85 gives the random id 99, yours {inputs[2]}; which share comes first?"
 assert inputs == [0, MASK, 99, 12, 13, 2, 1], f"mask: expected [0, {MASK}, 99, 12, 13, 2, 1], yours {inputs}"
 print(inputs, labels)
+
+
+# %% exercise={"name": "mask", "role": "hidden"}
+two_rows = torch.tensor([[0, 21, 22, 23, 24, 2], [0, 31, 250_001, 33, 2, 1]])
+two_noise = torch.arange(70, 82).view(2, 6)
+two_chances = torch.tensor([[0.9, 0.149, 0.15, 0.0, 0.14, 0.9], [0.9, 0.1, 0.1, 0.2, 0.9, 0.9]])
+two_fates = torch.tensor([[0.9, 0.8, 0.1, 0.9, 0.79, 0.9], [0.9, 0.85, 0.1, 0.1, 0.9, 0.9]])
+new, gold = (part.tolist() for part in mask(two_rows.clone(), two_noise, two_chances, two_fates))
+assert gold == [[-100, 21, -100, 23, 24, -100], [-100, 31, -100, -100, -100, -100]], (
+    "mask: chances below 0.15 are chosen, but no special token, and a <mask> that was there before is one; "
+    f"your labels are {gold}"
+)
+assert new == [[0, 71, 22, 23, 250_001, 2], [0, 77, 250_001, 33, 2, 1]], (
+    "mask: fate 0.79 gives <mask>, 0.8 and 0.85 the random id of that place, 0.9 the token as it was; "
+    f"yours gives {new}"
+)
 
 
 # %% exercise={"name": "mask", "role": "mistake", "expect": "you hid <s>"}
@@ -172,6 +191,22 @@ def mask(ids, random_ids, chance, fate):
     inputs = torch.where(chosen & (fate < 0.9), random_ids, ids)
     inputs = torch.where(chosen & (fate < 0.8), MASK, inputs)
     return inputs, torch.where(chosen, inputs, -100)
+
+
+# %% exercise={"name": "mask", "role": "mistake", "expect": "stays as it is was chosen too"}
+def mask(ids, random_ids, chance, fate):
+    chosen = (chance < 0.15) & ~torch.isin(ids, SPECIAL)
+    inputs = torch.where(chosen & (fate < 0.9), random_ids, ids)
+    inputs = torch.where(chosen & (fate < 0.8), MASK, inputs)
+    return inputs, torch.where(inputs != ids, ids, -100)
+
+
+# %% exercise={"name": "mask", "role": "mistake", "expect": "you hid padding"}
+def mask(ids, random_ids, chance, fate):
+    chosen = (chance < 0.15) & (ids != 0) & (ids != 2)
+    inputs = torch.where(chosen & (fate < 0.9), random_ids, ids)
+    inputs = torch.where(chosen & (fate < 0.8), MASK, inputs)
+    return inputs, torch.where(chosen, ids, -100)
 
 
 # %% [markdown]
@@ -230,6 +265,15 @@ assert scores[0, 2] != 0.5, "decoder: the bias is missing; each word has one"
 assert scores.sum(1)[0] > 1.5, "decoder: these are probabilities; the loss wants raw scores, so leave softmax out"
 assert scores.tolist() == [[3.0, 0.0, 10.5, 2.0], [1.0, 3.0, 10.0, 0.0]], f"decoder: wrong scores {scores.tolist()}"
 print(scores[0].tolist())
+
+
+# %% exercise={"name": "decoder", "role": "hidden"}
+three, pair_of_words = torch.tensor([[1.0, 2, 3, 4], [0, 0, 0, 1], [-1, 0, 1, 0]]), torch.eye(4)[[3, 1]]
+other_scores = decode(three, pair_of_words, torch.tensor([-1.0, 0.5]))
+assert other_scores.shape == (3, 2), f"decoder: 3 vectors and 2 words make (3, 2), yours {tuple(other_scores.shape)}"
+assert other_scores.tolist() == [[3.0, 2.5], [0.0, 0.5], [-1.0, 0.5]], (
+    f"decoder: each word's score is vector · embedding + its own bias; yours gives {other_scores.tolist()}"
+)
 
 
 # %% exercise={"name": "decoder", "role": "mistake", "expect": "the bias is missing"}
@@ -299,11 +343,30 @@ labels = torch.tensor([[0, -100, 1, -100]])
 loss = float(mlm_loss(logits, labels))
 everywhere = float(F.cross_entropy(logits[0], torch.tensor([0, 0, 1, 0])))
 spread = float(F.cross_entropy(logits[0], labels[0], reduction="sum") / 4)
+assert round(loss, 3) != -1, "mlm-loss: that is the mean of the raw scores; log_softmax makes them log-probabilities"
 assert loss > 0, f"mlm-loss: {loss:.3f} is negative; the loss is *minus* the log-probability"
 assert round(loss, 3) != round(everywhere, 3), "mlm-loss: tokens that were not chosen take part; leave out −100"
+assert round(loss / 2, 3) != 1.667, "mlm-loss: you added the losses; divide by the two chosen tokens"
 assert round(loss, 3) != round(spread, 3), "mlm-loss: you divided by all four tokens; divide by the two chosen ones"
 assert round(loss, 3) == 1.667, f"mlm-loss: expected 1.667, yours {loss:.3f}"
 print(round(loss, 3))
+
+
+# %% exercise={"name": "mlm-loss", "role": "hidden"}
+other_logits = torch.linspace(-3, 3, 40).view(2, 4, 5).cos() * 3
+other_labels = torch.tensor([[-100, 4, -100, 0], [2, -100, -100, -100]])
+picked = [
+    other_logits[0, 1].log_softmax(-1)[4],
+    other_logits[0, 3].log_softmax(-1)[0],
+    other_logits[1, 0].log_softmax(-1)[2],
+]
+mean_of_three, other_loss = -sum(picked).item() / 3, float(mlm_loss(other_logits, other_labels))
+assert abs(other_loss - mean_of_three) < 1e-4, (
+    f"mlm-loss: of two sentences with 2 and 1 chosen tokens, the mean over the three is {mean_of_three:.3f}, "
+    f"yours {other_loss:.3f}"
+)
+certain = float(mlm_loss(torch.tensor([[[100.0, 0.0], [0.0, 0.0]]]), torch.tensor([[0, -100]])))
+assert abs(certain) < 1e-4, f"mlm-loss: one chosen token, guessed for certain, has the loss 0; yours {certain:.3f}"
 
 
 # %% exercise={"name": "mlm-loss", "role": "mistake", "expect": "tokens that were not chosen take part"}
@@ -320,6 +383,17 @@ def mlm_loss(logits, labels):
 def mlm_loss(logits, labels):
     chosen = labels != -100
     return -F.cross_entropy(logits[chosen], labels[chosen])
+
+
+# %% exercise={"name": "mlm-loss", "role": "mistake", "expect": "you added the losses"}
+def mlm_loss(logits, labels):
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+
+
+# %% exercise={"name": "mlm-loss", "role": "mistake", "expect": "raw scores"}
+def mlm_loss(logits, labels):
+    chosen = labels != -100
+    return -logits[chosen].gather(1, labels[chosen][:, None]).mean()
 
 
 # %% [markdown]
@@ -405,6 +479,17 @@ assert round(found, 3) == 20.086, f"perplexity: expected exp(3) = 20.086, yours 
 print(round(found, 3))
 
 
+# %% exercise={"name": "perplexity", "role": "hidden"}
+other = perplexity([1.0, 2.0, 4.0], [2, 5, 1])
+assert abs(other - math.exp(2)) < 1e-3, (
+    f"perplexity: losses 1, 2, 4 over 2, 5, 1 tokens have the mean 2, so exp(2) = {math.exp(2):.3f}; yours {other:.3f}"
+)
+alone = perplexity([math.log(250_002)], [17])
+assert abs(alone - 250_002) < 1, (
+    f"perplexity: guessing among 250,002 words has the perplexity 250,002; yours {alone:.0f}"
+)
+
+
 # %% exercise={"name": "perplexity", "role": "mistake", "expect": "both batches count alike"}
 def perplexity(losses: list[float], counts: list[int]) -> float:
     return math.exp(sum(losses) / len(losses))
@@ -413,6 +498,11 @@ def perplexity(losses: list[float], counts: list[int]) -> float:
 # %% exercise={"name": "perplexity", "role": "mistake", "expect": "you averaged exponentials"}
 def perplexity(losses: list[float], counts: list[int]) -> float:
     return sum(math.exp(loss) * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
+
+
+# %% exercise={"name": "perplexity", "role": "mistake", "expect": "take its exponential"}
+def perplexity(losses: list[float], counts: list[int]) -> float:
+    return sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
 
 
 # %% [markdown]
