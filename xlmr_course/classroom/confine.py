@@ -45,6 +45,7 @@ MARK = "XLMR_COURSE_GRADING"
 LINUX = sys.platform == "linux"
 TICK = 0.1  # seconds between two looks
 MAX_RESULT = 32_000_000  # bytes that the marking may report
+STOPPED = "was running when the grader was stopped"
 CLEANING = 10.0  # seconds that ending processes may take
 _NAMESPACE = ("unshare", "--user", "--map-current-user", "--pid", "--fork", "--kill-child", "--mount-proc")
 # A teacher's tokens and keys are not in this list.
@@ -142,7 +143,7 @@ def run(
     try:
         return Ended(**json.loads(output))
     except (ValueError, TypeError):
-        return Ended("the process that watched over this notebook was killed")
+        return Ended("killed the process that watched over it")
 
 
 @functools.cache
@@ -216,7 +217,9 @@ def guard() -> None:
         ended = _guarded(job, limits)
     except (OSError, psutil.Error) as error:
         end_all(functools.partial(_descendants, job["environment"][MARK]))
-        ended = Ended(f"the grader could not run it: {error}")
+        ended = Ended(f"could not be run: {error}")
+    if ended.reason == STOPPED:  # nobody is left to do it
+        shutil.rmtree(job["folder"], ignore_errors=True)
     with contextlib.suppress(OSError):
         sys.stdout.write(json.dumps(asdict(ended)))
         sys.stdout.flush()
@@ -275,7 +278,7 @@ def _watch(process: subprocess.Popen, start: float, folder: Path, limits: Limits
     """Until the process is over or a limit is passed: the reason and the peak of memory in bytes."""
     peak, tick = 0, 0
     while process.poll() is None:
-        tree = [child for child in psutil.Process().children(recursive=True)]
+        tree = psutil.Process().children(recursive=True)
         used = _resident(tree)
         if used > limits.memory_gb * 1e9:
             used = _proportional(tree)
@@ -289,7 +292,7 @@ def _watch(process: subprocess.Popen, start: float, folder: Path, limits: Limits
         if tick % 20 == 19 and _folder_size(folder) > limits.disk_gb * 1e9:
             return f"wrote more than {limits.disk_gb:g} GB to disk and was ended", peak
         if _stdin_is_closed():
-            return "the grader was stopped", peak
+            return STOPPED, peak
         _reap(tree, process.pid)
         tick += 1
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -299,7 +302,7 @@ def _watch(process: subprocess.Popen, start: float, folder: Path, limits: Limits
 
 def _stdin_is_closed() -> bool:
     if os.name != "posix":
-        return False
+        return not psutil.pid_exists(os.getppid())
     ready, _, _ = select.select([sys.stdin], [], [], 0)
     return bool(ready) and not os.read(sys.stdin.fileno(), 1024)
 
@@ -333,10 +336,10 @@ def _folder_size(folder: Path) -> int:
 
 def _exit_text(code: int) -> str:
     if code >= 0:
-        return f"the marking ended with exit code {code} and without a result"
+        return f"ended its marking with exit code {code} and without a result"
     with contextlib.suppress(ValueError):
-        return f"the marking was killed from outside ({signal.Signals(-code).name})"
-    return f"the marking was killed from outside (signal {-code})"
+        return f"had its marking killed ({signal.Signals(-code).name})"
+    return f"had its marking killed (signal {-code})"
 
 
 # --- ending processes -----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import os
 import re
 import time
 import zipfile
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -87,16 +88,12 @@ def collect(source: Path, chapter: str = "", unpack: Path | None = None) -> list
     students: dict[tuple[str, str], _Student] = {}
     for file in files:
         _sort_in(students, file, file.relative_to(folder), chapter)
-    named = [student.name for student in students.values()]
-    return sorted(
-        (
-            _choose(
-                student, f"{student.name} ({student.key})" if named.count(student.name) > 1 else student.name, chapter
-            )
-            for student in students.values()
-        ),
-        key=lambda submission: (submission.student.casefold(), submission.student),
-    )
+    names = Counter(student.name for student in students.values())
+    chosen = []
+    for student in students.values():
+        name = f"{student.name} ({student.key})" if names[student.name] > 1 else student.name
+        chosen.append(_choose(student, name, chapter))
+    return sorted(chosen, key=lambda submission: (submission.student.casefold(), submission.student))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -104,11 +101,8 @@ def _files(folder: Path) -> list[Path]:
     found = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not NOISE.match(name))
-        found += [
-            Path(parent, name)
-            for name in sorted(names)
-            if not NOISE.match(name) and not Path(parent, name).is_symlink()
-        ]
+        paths = [Path(parent, name) for name in sorted(names) if not NOISE.match(name)]
+        found += [path for path in paths if not path.is_symlink()]
     return found
 
 
