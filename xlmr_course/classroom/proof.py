@@ -38,7 +38,7 @@ def exercises(chapter: Chapter) -> list[Exercise]:
     found: dict[str, Exercise] = {}
     for cell in read_source(chapter).cells:
         mark = cell.metadata.get("exercise")
-        if mark is None:
+        if mark is None or mark["role"] == "manual":
             continue
         exercise = found.setdefault(mark["name"], Exercise(mark["name"]))
         if mark["role"] == "answer":
@@ -62,22 +62,22 @@ def setup_code(chapter: Chapter) -> list[str]:
 
 def prove(exercise: Exercise, setup: list[str]) -> Iterator[tuple[str, str]]:
     """Yield (case, problem) for each case that does not end as it must; nothing for a sound exercise."""
-    unwritten = _outcome(exercise, blank(exercise.answer, exercise.name), setup)
+    unwritten = outcome(exercise, blank(exercise.answer, exercise.name), setup)
     if f"{exercise.name}: not written yet" not in unwritten:
         yield "blank", f"must fail with 'not written yet', but {unwritten}"
-    solved = _outcome(exercise, without_markers(exercise.answer, exercise.name), setup)
+    solved = outcome(exercise, without_markers(exercise.answer, exercise.name), setup)
     if solved != "passed":
         yield "solution", f"must pass, but {solved}"
     for number, (code, expected) in enumerate(exercise.mistakes, start=1):
-        wrong = _outcome(exercise, code, setup)
+        wrong = outcome(exercise, code, setup)
         if not wrong.startswith("AssertionError") or expected not in wrong:
             yield f"mistake {number}", f"must meet the hint {expected!r}, but {wrong}"
         elif not wrong.startswith(f"AssertionError: {exercise.name}: "):
             yield f"mistake {number}", f"the hint must begin with the exercise's name, but {wrong}"
 
 
-def _outcome(exercise: Exercise, answer: str, setup: list[str]) -> str:
-    """`passed`, or the error's class and text."""
+def outcome(exercise: Exercise, answer: str, setup: list[str]) -> str:
+    """How an answer fares with an exercise's checks: `passed`, or the error's class and text."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     # A chapter may switch gradients off; enable_grad puts things back as they were.
     with contextlib.redirect_stdout(io.StringIO()), torch.enable_grad():
