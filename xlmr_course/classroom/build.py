@@ -5,7 +5,19 @@ A source cell may carry `exercise={"name": "viterbi", "role": "answer", "points"
 - `answer`: what the learner writes, between `### BEGIN SOLUTION` and `### END SOLUTION`;
 - `check`: asserts with hints, then prints a few facts; locked;
 - `hidden`: a check on other inputs, only in the grading edition;
-- `mistake`: a typical wrong answer with `expect`, a part of the hint it must meet; in no edition, only for the tests.
+- `mistake`: a typical wrong answer with `expect`, a part of the hint it must meet; in no edition, only for the tests;
+- `manual`: an open question, a Markdown cell. The question comes first, a model answer between the same two marks.
+  It needs `rubric`, what a teacher looks for; only the grading edition carries it. Nothing is run for it: whoever
+  grades sees the learner's text beside rubric and points.
+
+      # %% [markdown] exercise={"name": "why-root-d", "role": "manual", "points": 2, "rubric": "1: names …; 1: says …"}
+      # Why divide by √d, and not by d?
+      #
+      # ### BEGIN SOLUTION
+      # The deviation of a sum of d terms grows with √d.
+      # ### END SOLUTION
+
+The student and grading editions end with a cell that calls `check_notebook()`.
 
 Cell ids follow from the source, outputs carry no times, so a rebuild gives the same bytes.
 """
@@ -25,9 +37,11 @@ from nbformat import NotebookNode
 
 from xlmr_course.classroom.chapters import Chapter, CourseError, measured, repository
 
-ROLES = ("answer", "check", "hidden", "mistake")
+ROLES = ("answer", "check", "hidden", "mistake", "manual")
+ROLES_OF_STUDENTS = ("answer", "check", "manual")
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 SOLUTION = re.compile(rf"^(?P<indent>[ \t]*){BEGIN}\n.*?^[ \t]*{END}[ \t]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)
+YOUR_ANSWER = "*Your answer here, in your own words.*"
 CELL_TIMEOUT = 1_800  # seconds
 KERNEL_ENVIRONMENT = {
     # Progress bars belong on a learner's screen, not into a stored output.
@@ -49,6 +63,13 @@ if importlib.util.find_spec("xlmr_course") is None:
         raise SystemExit("Put the file xlmr_course-….whl beside this notebook, then run this cell again.")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *source], check=True)"""
 
+CHECK_ID = "check-notebook"  # both the cell's id and the tag by which marking leaves it out
+CHECK_NOTEBOOK = """\
+# Every check of this notebook, in a fresh kernel. Save first; it reads the saved file (in Colab the open one).
+from xlmr_course.classroom import check_notebook
+
+check_notebook()"""
+
 
 def read_source(chapter: Chapter) -> NotebookNode:
     """The source as a notebook with derived ids and checked exercise marks; every role is still there.
@@ -69,8 +90,10 @@ def read_source(chapter: Chapter) -> NotebookNode:
         where = f"{chapter.name}, exercise {name!r}"
         if role not in ROLES or not name:
             raise CourseError(f"{where}: the role {role!r} is not one of {', '.join(ROLES)}")
-        if role == "answer" and not SOLUTION.search(cell.source):
+        if role in ("answer", "manual") and not SOLUTION.search(cell.source):
             raise CourseError(f"{where}: the answer has no {BEGIN} … {END}")
+        if role == "manual" and (cell.cell_type != "markdown" or not exercise.get("rubric")):
+            raise CourseError(f"{where}: an open question is a Markdown cell with rubric=, what a teacher looks for")
         if role == "mistake" and not exercise.get("expect"):
             raise CourseError(f"{where}: a mistake needs expect=, a part of the hint that it must meet")
         cell.id = f"{name}-{role}"
@@ -84,23 +107,27 @@ def read_source(chapter: Chapter) -> NotebookNode:
 
 def solution_notebook(chapter: Chapter) -> NotebookNode:
     """The solution edition, not yet executed: answers without their markers, no hidden checks, no mistakes."""
-    return _edition(chapter, roles=("answer", "check"), answer=without_markers)
+    return _edition(chapter, solved=True)
 
 
 def student_notebook(chapter: Chapter, solved: NotebookNode) -> NotebookNode:
     """The student edition: answers blanked; check cells keep the solution's outputs as the reference."""
-    notebook = _edition(chapter, roles=("answer", "check"), answer=blank)
+    return _with_references(_edition(chapter), solved)
+
+
+def grading_notebook(chapter: Chapter, solved: NotebookNode | None = None) -> NotebookNode:
+    """The edition a teacher marks with: blanks, checks and the hidden checks; `solved` gives the checks' outputs."""
+    notebook = _edition(chapter, hidden=True)
+    return _with_references(notebook, solved) if solved is not None else notebook
+
+
+def _with_references(notebook: NotebookNode, solved: NotebookNode) -> NotebookNode:
     reference = {cell.id: cell for cell in solved.cells}
     for cell in notebook.cells:
-        if _role(cell) == "check":
+        if role_of(cell) == "check":
             cell.outputs = reference[cell.id].outputs
             cell.execution_count = reference[cell.id].execution_count
     return notebook
-
-
-def grading_notebook(chapter: Chapter) -> NotebookNode:
-    """The edition a teacher marks with: blanks, checks and the hidden checks."""
-    return _edition(chapter, roles=("answer", "check", "hidden"), answer=blank)
 
 
 def execute(
@@ -159,21 +186,29 @@ def write(notebook: NotebookNode, path: Path) -> None:
     path.write_text(nbformat.writes(notebook, version=4) + "\n", encoding="utf-8", newline="\n")
 
 
-def _edition(chapter: Chapter, roles: tuple[str, ...], answer: Callable[[str, str], str]) -> NotebookNode:
+def _edition(chapter: Chapter, *, solved: bool = False, hidden: bool = False) -> NotebookNode:
     source = read_source(chapter)
+    roles = (*ROLES_OF_STUDENTS, "hidden") if hidden else ROLES_OF_STUDENTS
     cells = []
     for cell in source.cells:
-        role = _role(cell)
+        role = role_of(cell)
         if role is not None and role not in roles:
             continue
         cell.source = cell.source.replace("{{needs}}", _needs(chapter))
-        if role == "answer":
-            cell.source = answer(cell.source, cell.metadata.exercise["name"])
+        if role == "manual" and not hidden:
+            del cell.metadata.exercise["rubric"]
+        if role in ("answer", "manual"):
+            name, markdown = cell.metadata.exercise["name"], role == "manual"
+            cell.source = without_markers(cell.source) if solved else blank(cell.source, name, markdown=markdown)
         if role in ("check", "hidden"):
             cell.metadata.update(editable=False, deletable=False, tags=["nbval-check-output"])
         cells.append(cell)
     cells[0].source += _badge(chapter)
     cells.insert(1, _install_cell(chapter))
+    if not solved:
+        cells.append(
+            nbformat.v4.new_code_cell(CHECK_NOTEBOOK, id=CHECK_ID, metadata={"tags": ["nbval-skip", CHECK_ID]})
+        )
     notebook = nbformat.v4.new_notebook(
         cells=cells,
         metadata={
@@ -210,23 +245,30 @@ def _badge(chapter: Chapter) -> str:
     return f"\n\n[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({link})"
 
 
-def without_markers(source: str, name: str) -> str:
+def without_markers(source: str, name: str = "") -> str:
     """An answer as the solution shows it: whole, without the marker lines."""
     return "\n".join(line for line in source.splitlines() if line.strip() not in (BEGIN, END))
 
 
-def blank(source: str, name: str) -> str:
-    """An answer as the learner gets it: a gap that raises "<name>: not written yet" when it is called."""
+def blank(source: str, name: str, *, markdown: bool = False) -> str:
+    """An answer as the learner gets it: a gap that raises "<name>: not written yet" when it is called.
+
+    In Markdown, the answer to an open question, it is a line that invites to write.
+    """
 
     def replace(match: re.Match) -> str:
         indent = match["indent"]
+        if markdown:
+            return f"{YOUR_ANSWER}\n"
         return f'{indent}# YOUR CODE HERE\n{indent}raise NotImplementedError("{name}: not written yet")\n'
 
     return SOLUTION.sub(replace, source).rstrip("\n")
 
 
-def _role(cell: NotebookNode) -> str | None:
-    return cell.metadata.get("exercise", {}).get("role")
+def role_of(cell: NotebookNode) -> str | None:
+    """`answer`, `check`, … as the source marks the cell; None for a cell of no exercise."""
+    mark = cell.metadata.get("exercise")
+    return mark.get("role") if isinstance(mark, dict) else None
 
 
 def _reuse_outputs(chapter: Chapter, solved: NotebookNode) -> None:

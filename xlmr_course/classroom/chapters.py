@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jupytext
+import nbformat
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +54,10 @@ class Chapter:
         return " ".join(re.sub(r"^\*\*You will build\*\*:?\s*", "", paragraph.strip()).split())
 
     def _first_cell(self) -> list[str]:
-        cell = jupytext.read(self.source, fmt="py:percent").cells[0]
+        if self.source.is_file():
+            cell = jupytext.read(self.source, fmt="py:percent").cells[0]
+        else:
+            cell = nbformat.read(self.student, as_version=4).cells[0]
         return cell.source.strip().removeprefix("#").strip().splitlines()
 
 
@@ -71,7 +75,26 @@ def find(names: Sequence[str], root: Path = ROOT) -> list[Chapter]:
     Raises:
         CourseError: an unknown chapter; the message lists the valid ones.
     """
-    chapters = all_chapters(root)
+    return _chosen(names, all_chapters(root))
+
+
+def released_chapters(root: Path = ROOT) -> list[Chapter]:
+    """The chapters as learners get them: those of the checkout, or the student editions that came with the wheel.
+
+    Outside a checkout there are no sources and no solutions.
+    """
+    if any((root / "notebooks" / "source").glob("[0-9][0-9]_*.py")):
+        return all_chapters(root)
+    packaged = Path(__file__).resolve().parents[1] / "_data"
+    return [Chapter(path.stem, packaged) for path in sorted(packaged.glob("notebooks/[0-9][0-9]_*.ipynb"))]
+
+
+def find_released(names: Sequence[str], root: Path = ROOT) -> list[Chapter]:
+    """As `find`, but works outside a checkout too."""
+    return _chosen(names, released_chapters(root))
+
+
+def _chosen(names: Sequence[str], chapters: list[Chapter]) -> list[Chapter]:
     by_name = {key: chapter for chapter in chapters for key in (chapter.name, chapter.number)}
     chosen = []
     for name in names:
