@@ -114,6 +114,16 @@ function $(what) {
 const require = {config() {}};
 const requirejs = (names, use) => use($, d3);
 
+// Shrink a drawing that is wider than the page instead of cutting it off.
+function fit(live) {
+  live.querySelectorAll("svg").forEach(svg => {
+    const [width, height] = ["width", "height"].map(name => svg.getAttribute(name));
+    if (width.endsWith("%")) return;
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    Object.assign(svg.style, {maxWidth: "100%", height: "auto"});
+  });
+}
+
 // Let BertViz draw into a box, and put away the still picture that stood in its place. Each drawing on a page gets an
 // id of its own, however often the same view is shown.
 function draw(box, params, bertviz) {
@@ -126,6 +136,8 @@ function draw(box, params, bertviz) {
   live.style.display = "";
   try {
     bertviz(params);
+    fit(live);
+    live.addEventListener("change", () => fit(live)); // another choice in a menu makes another drawing
     still.remove();
   } catch (error) {
     live.remove();

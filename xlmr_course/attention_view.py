@@ -90,11 +90,12 @@ def attend(model, tokenizer, text: str, pair: str | None = None) -> tuple[list[s
     batch = tokenizer([text], None if pair is None else [pair], return_tensors="pt")
     ids = batch["input_ids"].to(next(model.parameters()).device)
     attentions = (ours or model)(ids, output_attentions=True).attentions
-    names = getattr(tokenizer, "tokens", None) or tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     ids = ids[0].tolist()
+    convert = getattr(tokenizer, "convert_ids_to_tokens", None)
+    tokens = convert(ids) if convert else [tokenizer.tokens[number] for number in ids]
     # <s> A </s></s> B </s>: the second text begins with the second </s>.
     second = None if pair is None else ids.index(tokenizer.eos_token_id) + 1
-    return [names[number] for number in ids], given(attentions), second
+    return tokens, given(attentions), second
 
 
 def given(attentions: Sequence[Tensor] | Tensor | None) -> tuple[Tensor, ...]:
@@ -193,8 +194,8 @@ def _checked(
     weights = torch.stack([stacked[number] for number in chosen])  # (layers, h, T, T)
     if weights.numel() > MOST_WEIGHTS:
         raise ValueError(
-            f"{len(chosen)} layers of {weights.shape[1]} heads on {len(tokens)} tokens are {weights.numel():,} weights; "
-            f"a page can show {MOST_WEIGHTS:,}: take a shorter text, or a few layers (layers=[0, 5])"
+            f"{len(chosen)} layers of {weights.shape[1]} heads on {len(tokens)} tokens are {weights.numel():,} "
+            f"weights, and a page can show {MOST_WEIGHTS:,}: take a shorter text, or a few layers (layers=[0, 5])"
         )
     return weights, chosen
 
@@ -274,7 +275,9 @@ def _bertviz(name: str, tokens: list[str], weights: Tensor, second: int | None, 
     drawing = f"requirejs({found['before']}const params = given;\n" + found["rest"][end:].split("\n", 1)[1]
     body = re.sub(r'id="bertviz-\w+"', "", found["body"]).strip()
     # A piece such as </script> must not end the script, so "<" is written as an escape.
-    data = json.dumps(params | numbering, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    data = json.dumps(params | numbering | {"root_div_id": ""}, ensure_ascii=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
     stand_ins = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     return (
         f'<div class="live" style="display:none">{body}</div>\n<script>\n(() => {{\n{stand_ins}\n'
