@@ -827,6 +827,21 @@ print(f"{read['sw'] / read['en']:.1f} times")
 #
 # No α makes more data. It only says who has to read the same page twice, so that another page is left unread.
 
+# %% [markdown] exercise={"name": "choose-alpha", "role": "manual", "points": 2, "rubric": "1 point: all are drawn equally often, so the small ones gain and the large ones pay. 1 point: no α adds text; the same pages are repeated, or others stay unread."}
+# ### In your own words: choose α
+#
+# A speaker of Swahili asks you to train with α = 0. How often would each of the hundred languages be drawn? Who gains,
+# who pays, and what does it not change?
+#
+# Two to four sentences. No check can read them; a teacher can.
+#
+# ### BEGIN SOLUTION
+# With α = 0 every entry of the table is drawn equally often. Swahili comes up more often than at α = 0.3, and
+# English, Russian and the other large ones less. It adds no Swahili: the same 1.6 GiB are read again and again, while
+# most of the English stays unread. The authors found that a smaller α helps the languages with little data and costs
+# those with much; on average 0.3 was best.
+# ### END SOLUTION
+
 # %% [markdown]
 # ## The package's version
 #

@@ -571,6 +571,20 @@ print("only theirs:", *[piece for piece in their_pieces if piece not in shared][
 # elsewhere. Both programs take the same steps. But a piece that falls early changes the expected counts of its
 # neighbours in every later round, so a small difference spreads. We have not traced each one.
 
+# %% [markdown] exercise={"name": "fair-share", "role": "manual", "points": 2, "rubric": "1 point: Swahili loses pieces, at pruning, because what counts is the loss over the whole text. 1 point: a remedy that fits, such as sampling the languages, or a larger vocabulary."}
+# ### In your own words: a fair share
+#
+# Somebody adds ten times as much German to the training text and trains the 8,000 pieces again. What happens to the
+# pieces of Swahili, and in which step? What could you do about it?
+#
+# Two to four sentences. No check can read them; a teacher can.
+#
+# ### BEGIN SOLUTION
+# Expected counts and losses are summed over the whole text, so now most of them come from German. At each pruning the
+# pieces go that the whole text misses least, and more of those are Swahili. Its words are then cut into more and
+# shorter pieces. To prevent it, give each language its share by sampling (chapter 1), or allow more pieces.
+# ### END SOLUTION
+
 # %% [markdown]
 # ## More than one way
 #

@@ -265,6 +265,20 @@ for code in ("en", "zh", "sw", "hi", "el"):
 # %% [markdown]
 # The same article, cut off at 512 tokens: the English reader's model sees half as much again as the Greek reader's.
 
+# %% [markdown] exercise={"name": "whose-fault", "role": "manual", "points": 2, "rubric": "1 point: names a cause besides the vocabulary (translated from English, longer text, the script). 1 point: a way to separate them (characters a piece, texts first written in Greek, another vocabulary on the same text)."}
+# ### In your own words: whose fault is it?
+#
+# A newspaper in Athens pays half as much again for the same article as one in London. Is that the vocabulary's fault?
+# What else is in the number, and how would you tell the two apart?
+#
+# Two to four sentences. No check can read them; a teacher can.
+#
+# ### BEGIN SOLUTION
+# Only in part. The Greek sentences are translations from English, which may make them longer, and Greek may need more
+# letters for the same content. Characters a piece show what the vocabulary itself does, since they don't depend on
+# the length of the sentence. Better still, count texts that were written in Greek and translated into English, too.
+# ### END SOLUTION
+
 # %% [markdown]
 # ## From pieces to numbers
 #
@@ -526,7 +540,9 @@ assert second[0] == 8, f"cut: you cut the passage at its beginning, it starts wi
 expected = LETTERS("b c d", "e f g h i j k l m n o p q r s t u v w x", truncation=True, max_length=14)["input_ids"]
 assert [0, *first, 2, 2, *second, 2] == expected[0].tolist(), "cut: the package gives other ids; compare yours by hand"
 lengths = [len(part) for part in cut_pair(passage, passage, 12)]
-assert lengths == [4, 4], f"cut: of two texts of 20 with limit 12, each keeps 4; yours keep {lengths}"
+assert lengths == [4, 4], (
+    f"cut: of two texts of 20 with limit 12, each keeps 4; yours {lengths}; shorten whichever is longer"
+)
 print(first, second, lengths)
 
 
@@ -645,6 +661,7 @@ assert "<" not in text, f"undo: special tokens are no part of the text; yours is
 assert "▁" not in text, f"undo: ▁ stands for a space; yours is {text!r}"
 assert text[0] != " ", f"undo: the tokenizer put the first ▁ in front itself; take it away; yours is {text!r}"
 assert "sana !" not in text, f"undo: spaces are where ▁ stands, not between all pieces; yours is {text!r}"
+assert " " in text, f"undo: the space between the words is gone; ▁ becomes a space, not nothing; yours is {text!r}"
 assert text == "Ninakupenda sana!", f"undo: expected 'Ninakupenda sana!', yours is {text!r}"
 thai = undo(["▁", "ผม", "รัก", "คุณ"])
 assert thai == "ผมรักคุณ", f"undo: a lone ▁ at the front is only the mark; expected 'ผมรักคุณ', yours is {thai!r}"
@@ -675,7 +692,7 @@ def undo(tokens: list[str]) -> str:
     return "".join(token for token in tokens if token not in ("<s>", "</s>", "<pad>")).replace("▁", " ")
 
 
-# %% exercise={"name": "undo", "role": "mistake", "expect": "expected 'Ninakupenda sana!'"}
+# %% exercise={"name": "undo", "role": "mistake", "expect": "the space between the words is gone"}
 def undo(tokens: list[str]) -> str:
     return "".join(token for token in tokens if token not in ("<s>", "</s>", "<pad>")).replace("▁", "")
 

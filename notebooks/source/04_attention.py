@@ -190,7 +190,11 @@ wanted = scores.softmax(dim=-1)
 assert yours.shape == (2, 3), f"softmax: expected shape (2, 3), yours {tuple(yours.shape)}; use keepdim=True"
 assert not torch.allclose(yours, scores.softmax(dim=0)), "softmax: your columns sum to 1; sum over the keys, dim −1"
 assert abs(yours.sum() - 1) > 1e-4, "softmax: the whole table sums to 1; each *row* must, so sum over dim −1 alone"
-assert torch.allclose(yours, wanted, atol=1e-6), f"softmax: expected {wanted[0].tolist()}, yours {yours[0].tolist()}"
+assert abs(yours[0].sum() - 1) < 1e-4, (
+    f"softmax: a row sums to {yours[0].sum():.3f}, not 1; divide by the sum of the powers"
+)
+yours_rounded, wanted_rounded = ([round(weight, 3) for weight in table[0].tolist()] for table in (yours, wanted))
+assert torch.allclose(yours, wanted, atol=1e-6), f"softmax: expected {wanted_rounded}, yours {yours_rounded}"
 assert sharp.isfinite().all(), "softmax: a score of 1000 gives nan; subtract each row's largest score before exp"
 print([round(weight, 3) for weight in yours[0].tolist()])
 
@@ -222,7 +226,7 @@ def softmax(scores: torch.Tensor) -> torch.Tensor:
     return scores.exp() / scores.exp().sum(dim=-1, keepdim=True)
 
 
-# %% exercise={"name": "softmax", "role": "mistake", "expect": "softmax: expected"}
+# %% exercise={"name": "softmax", "role": "mistake", "expect": "divide by the sum of the powers"}
 def softmax(scores: torch.Tensor) -> torch.Tensor:
     return scores.exp() / scores.exp().amax(dim=-1, keepdim=True)
 
@@ -343,7 +347,8 @@ assert yours.shape == (2, 3), f"scaled-scores: expected a score for each pair, (
 assert not torch.allclose(yours, raw), "scaled-scores: the division by √d is missing"
 assert not torch.allclose(yours, raw / 4), "scaled-scores: you divided by d; divide by its square root"
 assert torch.allclose(yours, raw / 2), (
-    f"scaled-scores: d is 4, the length of one vector; {raw[0, 0]:g} became {yours[0, 0]:g}"
+    f"scaled-scores: d is 4, the length of one vector, so {raw[0, 0]:g} becomes {raw[0, 0] / 2:g}; "
+    f"yours {yours[0, 0]:.3f}"
 )
 print(yours.tolist())
 
@@ -951,6 +956,21 @@ for language in ("sw", "ar", "el", "en", "hi", "th", "ur", "zh"):
 # %% [markdown]
 # A warning. Weights say where a head looks, not what the model does with it. Eleven other heads look elsewhere, and
 # the residual connection (chapter 5) carries every word past all of them. Chapter 9 looks deeper.
+
+# %% [markdown] exercise={"name": "trust-a-head", "role": "manual", "points": 2, "rubric": "1 point: a claim that the evidence carries, from many sentences and languages rather than one picture. 1 point: weights show where a head looks, not what the model does with it; names a test, such as other sentences, other heads, or switching the head off."}
+# ### In your own words: which head would you trust?
+#
+# You may show one head in a talk, as evidence of something the model does. Which one do you choose, what do you claim,
+# and what would you do first, so that you can believe it yourself?
+#
+# Two to four sentences. No check can read them; a teacher can.
+#
+# ### BEGIN SOLUTION
+# Layer 2, head 6: it looks at the next piece. Its weights do so in eight languages and six scripts, on 20 sentences
+# each. The agreement of cha and vya rests on one sentence, so first I would collect many and compare with the other
+# heads. Even then it says where the head looks; to claim that the model needs it, switch the head off and measure
+# what gets worse.
+# ### END SOLUTION
 
 # %% [markdown]
 # ## Does real attention need √d?

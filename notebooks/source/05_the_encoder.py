@@ -120,7 +120,8 @@ assert yours.shape == x.shape, f"layer-norm: expected shape (2, 4), yours {tuple
 assert not torch.allclose(yours, unbiased, atol=1e-4), "layer-norm: torch.std divides by H − 1; LayerNorm divides by H"
 assert not torch.allclose(yours, undone, atol=1e-4), "layer-norm: divided by the variance; the root is missing"
 assert not torch.allclose(yours, rows, atol=1e-4), "layer-norm: you normalised across tokens (dim 0); use dim −1"
-assert torch.allclose(yours, wanted, atol=1e-5), f"layer-norm: expected {wanted[0].tolist()}, yours {yours[0].tolist()}"
+mine, right = ([round(number, 3) for number in table[0].tolist()] for table in (yours, wanted))
+assert torch.allclose(yours, wanted, atol=1e-5), f"layer-norm: expected {right} for the first row, yours {mine}"
 broad = layer_norm(x, gamma, beta, 0.5) - F.layer_norm(x, (4,), gamma, beta, 0.5)
 assert broad.abs().max() < 1e-5, (
     "layer-norm: right for a tiny eps alone; eps belongs under the root, beside the variance"
@@ -493,6 +494,20 @@ def first_wrong(ours: list[torch.Tensor], theirs: list[torch.Tensor], tolerance:
             return index
     return None
 
+
+# %% [markdown] exercise={"name": "small-slips", "role": "manual", "points": 2, "rubric": "1 point: when they hurt (comparing numbers, hiding further errors, weights trained with the other setting). 1 point: a comparison state by state with a tight tolerance, not a look at the output."}
+# ### In your own words: do small slips matter?
+#
+# GELU by tanh and a wrong `eps` change the last state by far less than the other slips. Would you leave them in? When
+# would they hurt, and how would you find them if nobody had told you?
+#
+# Two to four sentences. No check can read them; a teacher can.
+#
+# ### BEGIN SOLUTION
+# For trying things out they may do no harm. They hurt when numbers are compared with those of others, and they hide
+# other mistakes: once the states differ by 0.001, a new error of that size can't be seen. Looking at the output finds
+# neither. Compare every state with the reference on real weights, with a tolerance just above rounding.
+# ### END SOLUTION
 
 # %% [markdown]
 # ## How many parameters?

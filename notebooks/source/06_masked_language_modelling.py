@@ -561,6 +561,20 @@ for row in sentences:
     right += int((guesses == row[list(places)]).float().mean() > 0.8)
 print(f"sentences with more than four fifths of the hidden pieces right: {right} of {len(sentences)}")
 
+# %% [markdown] exercise={"name": "half-masked", "role": "manual", "points": 2, "rubric": "1 point: more guesses a sentence against less context, or text unlike real text. 1 point: the two losses come from different games; compare at the same masking or on a task."}
+# ### In your own words: why not half of them?
+#
+# A friend wants to choose 50 % of the tokens instead of 15 %, so that each sentence teaches more. What speaks for it,
+# what against it? And why can't you just compare the two losses?
+#
+# Two to four sentences. No check can read them; a teacher can.
+#
+# ### BEGIN SOLUTION
+# More chosen tokens give more guesses to learn from in each sentence. But fewer words are left to guess from, and the
+# text looks less like what the model will meet later. The loss at 50 % belongs to a harder game, so a higher one need
+# not mean a worse model. Compare both models at the same game, or better at a task they are meant for.
+# ### END SOLUTION
+
 # %% [markdown]
 # ## The package's version
 #
