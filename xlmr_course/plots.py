@@ -204,3 +204,46 @@ def lattice(nodes: Sequence, text: str, path: Sequence = ()) -> Figure:
         axes.set_axis_off()
         axes.set_ylim(-0.5, None)
         return figure
+
+
+def attention_grid(patterns: dict[str, np.ndarray], tokens: Sequence[str]) -> Figure:
+    """Attention weights as squares side by side: a row looks, a column is looked at, dark is more.
+
+    Args:
+        patterns: title → weights `(T, T)`.
+        tokens: the T pieces; in a script that the figure's font may lack they are numbered instead.
+    """
+    latin = all(ord(character) < 0x250 or character == "▁" for token in tokens for character in token)
+    names = list(tokens) if latin else [str(number) for number in range(len(tokens))]
+    with style():
+        size = max(2.4, 0.24 * len(tokens))
+        figure, panels = plt.subplots(
+            1, len(patterns), figsize=((size + 0.9) * len(patterns), size + 0.9), squeeze=False
+        )
+        for axes, (title, weights) in zip(panels[0], patterns.items(), strict=True):
+            axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+            axes.set_xticks(range(len(names)), names, rotation=90 if latin else 0, fontsize=8)
+            axes.set_yticks(range(len(names)), names, fontsize=8)
+            axes.tick_params(length=0)
+            axes.set_title(title, fontsize=10.5)
+        figure.tight_layout()
+        return figure
+
+
+def state_map(points: np.ndarray, languages: Sequence[str], groups: Sequence[int], axes: plt.Axes) -> None:
+    """Vectors as points in the plane, each written as its language's code, coloured by its group (a sentence, a topic).
+
+    Args:
+        points: `(n, 2)`, from a PCA or the like.
+        languages, groups: n of each.
+    """
+    shades = (*COLOURS, "#8c6d1f", "#c0578f", INK)
+    for (x, y), language, group in zip(points, languages, groups, strict=True):
+        axes.text(
+            x, y, language, color=shades[group % len(shades)], fontsize=8, ha="center", va="center", weight="bold"
+        )
+    low, high = np.min(points, axis=0), np.max(points, axis=0)
+    axes.set_xlim(low[0] - 0.06 * (high - low)[0], high[0] + 0.06 * (high - low)[0])
+    axes.set_ylim(low[1] - 0.06 * (high - low)[1], high[1] + 0.06 * (high - low)[1])
+    axes.set_xticks([])
+    axes.set_yticks([])
