@@ -54,7 +54,7 @@ def test_the_heat_map_labels_rows_and_columns():
 def test_the_attention_grid_numbers_pieces_that_the_font_may_lack():
     weights = np.eye(2)
     grid = plots.attention_grid({"one": weights, "two": weights}, ["▁für", "</s>"])
-    assert [axes.get_title() for axes in grid.axes] == ["one", "two"]
+    assert [axes.get_title(loc="left") for axes in grid.axes] == ["one", "two"]
     assert [label.get_text() for label in grid.axes[1].get_xticklabels()] == ["▁für", "</s>"]
     numbered = plots.attention_grid({"one": weights}, ["▁پانی", "</s>"])
     assert [label.get_text() for label in numbered.axes[0].get_yticklabels()] == ["0", "1"]
