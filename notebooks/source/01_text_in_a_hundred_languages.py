@@ -132,7 +132,6 @@ assert sizes == [1, 1, 2, 2, 3, 3, 4], (
 )
 print(sizes)
 
-
 # %% exercise={"name": "utf8-length", "role": "hidden"}
 numbers_tried = [*range(0x20, 0x900, 7), 0x928, 0xE01, 0xD7FF, 0xE000, 0x1F680, 0x10FFFF]
 for tried in numbers_tried:
@@ -273,7 +272,6 @@ assert answers[3:] == [False, False], "same: Rosa is not rosa, piñata is not pi
 assert answers[:3] != [True, False, False], "same: NFC and NFD keep ligatures and half-width letters; use NFKC"
 assert sum(answers) == 3, f"same: only one of the two strings was normalised, it seems; yours gives {answers}"
 print(answers)
-
 
 # %% exercise={"name": "same", "role": "hidden"}
 alike = [("한국", unicodedata.normalize("NFD", "한국")), ("ﻻ", "لا"), ("m²", "m2"), ("ﾃﾚﾋﾞ", "テレビ")]
@@ -433,7 +431,6 @@ assert shares != {"Latin": 0.5, "Han": 0.25}, "script-shares: you divide by all 
 assert shares == {"Latin": 0.667, "Han": 0.333}, f"script-shares: 4 of 6 are Latin, 2 are Han; yours gives {shares}"
 assert script_shares("2026!") == {}, "script-shares: a text without any script gives an empty dictionary"
 print(shares)
-
 
 # %% exercise={"name": "script-shares", "role": "hidden"}
 mixed_shares = {name: round(share, 3) for name, share in script_shares("नमस्ते, hello 👋 你好世").items()}
@@ -658,7 +655,6 @@ for alpha, row in TABLE.items():
     assert all(abs(yours[code] - theirs[code]) < 1e-12 for code in GIB), "sampling: differs from the package's version"
 print(q, sum(map(len, TABLE.values())))
 
-
 # %% exercise={"name": "sampling", "role": "hidden"}
 other_q = [round(chance, 3) for chance in sampling({"el": 27, "th": 8, "ur": 1}, 1 / 3).values()]
 assert other_q == [0.5, 0.333, 0.167], (
@@ -751,7 +747,6 @@ assert times != [0.778, 1.75, 7], "passes: that is q over p, right if the budget
 assert times != [0.429, 0.19, 0.048], "passes: upside down; divide what is drawn by what there is"
 assert times == [2.333, 5.25, 21], f"passes: expected [2.333, 5.25, 21.0]: 189 of 81, 84 of 16, 21 of 1; yours {times}"
 print(times)
-
 
 # %% exercise={"name": "passes", "role": "hidden"}
 other_times = passes({"ur": 4, "el": 64, "th": 16}, 0.5, budget=70)

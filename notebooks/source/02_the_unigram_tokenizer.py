@@ -106,7 +106,6 @@ assert round(yours, 3) != round(math.log(0.75), 3), "score: you added probabilit
 assert round(yours, 3) == -2.079, f"score: expected log 0.125 = -2.079, yours gives {yours:.3f}"
 print(round(yours, 3))
 
-
 # %% exercise={"name": "score", "role": "hidden"}
 for cut, product in ((["ku"], 0.06), (["na", "na", "ku"], 0.000384), (["▁nina", "ku", "penda"], 0.000036)):
     other_score = score(cut, LOG)
@@ -211,7 +210,6 @@ toy = viterbi("▁ninakupenda", LOG)
 assert toy[0] != "▁ni", f"viterbi: {toy} takes the best next piece each time; compare the scores of whole paths"
 assert toy == ["▁nina", "ku", "penda"], f"viterbi: the best path of the picture is ▁nina ku penda; yours is {toy}"
 print(pieces)
-
 
 # %% exercise={"name": "viterbi", "role": "hidden"}
 thai = {"ผม": -3.0, "รัก": -4.0, "ผมรัก": -9.0, "รักคุณ": -5.0, "คุณ": -2.5, **dict.fromkeys("ผมรักคุณ", -6.0)}
@@ -343,7 +341,6 @@ assert beta[0] != 0.062, "backward: adding logarithms multiplies; to add probabi
 assert beta == [0.5, 0.5, 1], f"backward: a b (0.25) and ab (0.25) make 0.5 at the start; yours gives {beta}"
 print(beta)
 
-
 # %% exercise={"name": "backward", "role": "hidden"}
 three = {"x": math.log(0.2), "y": math.log(0.4), "z": math.log(0.1), "xy": math.log(0.1), "yz": math.log(0.2)}
 other_beta = [round(math.exp(value), 3) for value in backward_scores("xyz", three)]
@@ -471,7 +468,6 @@ assert rounded["na"] != -1.086, "m-step: digamma(c / Σc) is something else; tak
 assert rounded["ku"] != round(float(digamma(2) - digamma(8.4)), 3), "m-step: sum over the kept pieces only; drop first"
 assert rounded == {"na": -0.31, "ku": -1.593}, f"m-step: expected na -0.31, ku -1.593; yours {rounded}"
 print(rounded)
-
 
 # %% exercise={"name": "m-step", "role": "hidden"}
 other_table = m_step({"บ้าน": 3.0, "กา": 0.5, "ที่": 1.5, "xq": 0.49})

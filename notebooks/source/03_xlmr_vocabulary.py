@@ -189,7 +189,6 @@ assert rounded["el"] != 1.667, "cost: that is the mean of the sentences' ratios;
 assert rounded == {"en": 1, "el": 1.5, "vi": 0.9}, f"cost: expected el 60/40 = 1.5, vi 36/40 = 0.9; yours {rounded}"
 print(rounded)
 
-
 # %% exercise={"name": "cost", "role": "hidden"}
 other_cost = relative_cost({"th": [9, 1, 2], "en": [4, 2, 4], "sw": [5, 5, 5]})
 other_cost = {code: round(value, 3) for code, value in other_cost.items()}
@@ -350,7 +349,6 @@ assert zebra[2] != 1, "ids: the unknown became 1, <pad>, which means there is no
 assert zebra == [0, 6, 3, 2], f"ids: ▁ and an unknown are [0, 6, 3, 2]; yours gives {zebra}"
 print(hindi, zebra)
 
-
 # %% exercise={"name": "ids", "role": "hidden"}
 for given, wanted_ids in (
     ([], [0, 2]),
@@ -460,7 +458,6 @@ assert yours[-1] == 2, f"pair: the last id must be 2, </s>; yours ends with {you
 assert yours == LETTERS.encode("a b", "c"), f"pair: expected {LETTERS.encode('a b', 'c')}, yours gives {yours}"
 print(yours)
 
-
 # %% exercise={"name": "pair", "role": "hidden"}
 for one, two in (([], [7]), ([8], []), ([665, 193_478], [6, 124_084, 4])):
     one_pair = list(pair_ids(list(one), list(two)))
@@ -544,7 +541,6 @@ assert lengths == [4, 4], (
     f"cut: of two texts of 20 with limit 12, each keeps 4; yours {lengths}; shorten whichever is longer"
 )
 print(first, second, lengths)
-
 
 # %% exercise={"name": "cut", "role": "hidden"}
 for one, two, limit, kept in (
@@ -668,7 +664,6 @@ assert thai == "ผมรักคุณ", f"undo: a lone ▁ at the front is on
 letters = LETTERS.encode("x y z")
 assert undo([LETTERS.tokens[number] for number in letters]) == LETTERS.decode(letters), "undo: the package disagrees"
 print(text, thai)
-
 
 # %% exercise={"name": "undo", "role": "hidden"}
 for given, wanted_text in (

@@ -198,7 +198,6 @@ assert torch.allclose(yours, wanted, atol=1e-6), f"softmax: expected {wanted_rou
 assert sharp.isfinite().all(), "softmax: a score of 1000 gives nan; subtract each row's largest score before exp"
 print([round(weight, 3) for weight in yours[0].tolist()])
 
-
 # %% exercise={"name": "softmax", "role": "hidden"}
 deep = torch.tensor([[-1.0, 0.5, 3.0, 0.0, -2.0], [-1000.0, -1001.0, -1000.0, -999.0, -1003.0], [7.0] * 5])
 deep_weights = softmax(deep.clone())
@@ -352,7 +351,6 @@ assert torch.allclose(yours, raw / 2), (
 )
 print(yours.tolist())
 
-
 # %% exercise={"name": "scaled-scores", "role": "hidden"}
 wide_q, wide_k = torch.arange(9.0).view(1, 9), torch.arange(36.0).view(4, 9) % 5
 wide = scaled_scores(wide_q, wide_k)
@@ -488,7 +486,6 @@ assert abs(rows[1, 0] - 1) < 1e-5, f"padding-mask: a row sums to {rows[1, 0]:.3f
 assert torch.allclose(yours[0], scores[0].softmax(dim=-1)), "padding-mask: the sentence without padding changed"
 print([round(weight, 3) for weight in yours[1, 0].tolist()])
 
-
 # %% exercise={"name": "padding-mask", "role": "hidden"}
 tall = torch.linspace(-3, 4, 48).view(3, 4, 4).sin() * 4
 sides = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [1, 0, 0, 0]])  # no padding, on the left, almost all
@@ -615,7 +612,6 @@ assert second == [8, 9, 10, 11], f"split-heads: head 0 of token 1 is [8, 9, 10, 
 last = yours[1, 1, 2].tolist()
 assert last == [44, 45, 46, 47], f"split-heads: the last head of the last token is [44, 45, 46, 47], yours {last}"
 print(tuple(yours.shape), second)
-
 
 # %% exercise={"name": "split-heads", "role": "hidden"}
 long = torch.arange(2 * 5 * 12).view(2, 5, 12)
@@ -831,7 +827,6 @@ assert yours[2][2] == 2, f"positions: `<s>` behind padding got {yours[2][2]}; co
 assert yours[0][:4] == [2, 3, 4, 5], f"positions: expected 2, 3, 4, 5 in the first row, yours {yours[0][:4]}"
 assert yours[1:] == [[2, 3, 4, 5, 6, 7], [1, 1, 2, 3, 4, 5]], f"positions: the last two rows are wrong: {yours[1:]}"
 print(yours[0], yours[2])
-
 
 # %% exercise={"name": "positions", "role": "hidden"}
 rows_of_ids = torch.tensor([[0, 9, 2], [1, 1, 1], [0, 2, 1], [1, 0, 2]])

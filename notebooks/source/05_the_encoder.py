@@ -128,7 +128,6 @@ assert broad.abs().max() < 1e-5, (
 )
 print([round(v, 3) + 0.0 for v in yours[0].tolist()])
 
-
 # %% exercise={"name": "layer-norm", "role": "hidden"}
 deep = torch.linspace(-2, 5, 30).view(2, 3, 5).sin() * 3 + 1
 scale, shift = torch.tensor([0.5, 1.0, 2.0, -1.0, 3.0]), torch.tensor([1.0, 0.0, -1.0, 0.5, 2.0])
@@ -217,7 +216,6 @@ assert out != [100.0, 400.0], "add-and-norm: the input x is lost; add it to what
 assert out != [101.0, 402.0], "add-and-norm: you normalised f(x) alone, then added x; the norm comes last"
 assert out == [121.0, 484.0], f"add-and-norm: expected [121.0, 484.0], yours {out}"
 print(out)
-
 
 # %% exercise={"name": "add-and-norm", "role": "hidden"}
 seen_by_norm = []
@@ -453,7 +451,6 @@ assert found != 5, "first-wrong: state 5 differs too, but state 2 comes before i
 assert found == 2, f"first-wrong: state 2 is the first to differ, yours says {found}; does the count begin at 0?"
 print(found)
 
-
 # %% exercise={"name": "first-wrong", "role": "hidden"}
 same_states = [torch.ones(2, 3, 4) for _ in range(5)]
 near_states = [state.clone() for state in same_states]
@@ -550,7 +547,6 @@ assert base != 7_086_336, "count: there are two norms, one after attention and o
 assert base != 6_497_280, "count: query, key and value are three maps; the fourth is the output"
 assert base == 7_087_872, f"count: expected 7,087,872 for a layer of base, yours gives {base:,}"
 print(base, layer_parameters(1024, 4096))
-
 
 # %% exercise={"name": "count", "role": "hidden"}
 for width, wide, exact in ((1024, 4096, 12_596_224), (384, 1536, 1_774_464), (10, 30, 1120)):

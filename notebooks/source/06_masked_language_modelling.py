@@ -154,7 +154,6 @@ assert inputs[2] == 99, f"mask: fate 0.85 gives the random id 99, yours {inputs[
 assert inputs == [0, MASK, 99, 12, 13, 2, 1], f"mask: expected [0, {MASK}, 99, 12, 13, 2, 1], yours {inputs}"
 print(inputs, labels)
 
-
 # %% exercise={"name": "mask", "role": "hidden"}
 two_rows = torch.tensor([[0, 21, 22, 23, 24, 2], [0, 31, 250_001, 33, 2, 1]])
 two_noise = torch.arange(70, 82).view(2, 6)
@@ -266,7 +265,6 @@ assert scores.sum(1)[0] > 1.5, "decoder: these are probabilities; the loss wants
 assert scores.tolist() == [[3.0, 0.0, 10.5, 2.0], [1.0, 3.0, 10.0, 0.0]], f"decoder: wrong scores {scores.tolist()}"
 print(scores[0].tolist())
 
-
 # %% exercise={"name": "decoder", "role": "hidden"}
 three, pair_of_words = torch.tensor([[1.0, 2, 3, 4], [0, 0, 0, 1], [-1, 0, 1, 0]]), torch.eye(4)[[3, 1]]
 other_scores = decode(three, pair_of_words, torch.tensor([-1.0, 0.5]))
@@ -350,7 +348,6 @@ assert round(loss / 2, 3) != 1.667, "mlm-loss: you added the losses; divide by t
 assert round(loss, 3) != round(spread, 3), "mlm-loss: you divided by all four tokens; divide by the two chosen ones"
 assert round(loss, 3) == 1.667, f"mlm-loss: expected 1.667, yours {loss:.3f}"
 print(round(loss, 3))
-
 
 # %% exercise={"name": "mlm-loss", "role": "hidden"}
 other_logits = torch.linspace(-3, 3, 40).view(2, 4, 5).cos() * 3
@@ -477,7 +474,6 @@ assert round(found, 3) != round((3 * math.exp(2) + math.exp(6)) / 4, 3), (
 assert round(found, 3) != 3.0, "perplexity: 3.0 is the mean loss; take its exponential"
 assert round(found, 3) == 20.086, f"perplexity: expected exp(3) = 20.086, yours {found:.3f}"
 print(round(found, 3))
-
 
 # %% exercise={"name": "perplexity", "role": "hidden"}
 other = perplexity([1.0, 2.0, 4.0], [2, 5, 1])
