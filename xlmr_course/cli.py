@@ -100,6 +100,49 @@ def lint() -> None:
 
 
 @app.command()
+def check(
+    notebook: Annotated[Path, typer.Argument(help="a notebook of the course that you saved")],
+    chapter: Annotated[str | None, typer.Option(help="its number, if the notebook doesn't tell")] = None,
+    cell_timeout: Annotated[float, typer.Option(min=1, help="seconds that one exercise may take")] = 60,
+) -> None:
+    """Run the checks of your notebook in a fresh kernel: one line for each exercise. Your file is only read."""
+    from xlmr_course.classroom.check import check as run_checks
+
+    report = run_checks(notebook, chapter, cell_timeout=cell_timeout)
+    typer.echo(report.text(colour=sys.stdout.isatty()))
+    raise typer.Exit(not report.complete)
+
+
+@app.command()
+def progress(
+    folder: Annotated[Path | None, typer.Option(help="where your notebooks lie; here, or the course's own")] = None,
+) -> None:
+    """Show which exercises of which chapters are done, as the last check of each notebook found them."""
+    from xlmr_course.classroom import progress as done
+
+    typer.echo(done.text(done.progress(folder)))
+
+
+@app.command()
+def release(
+    chapter: Annotated[str, typer.Option(help="number or name, such as 04")],
+    out: Annotated[Path | None, typer.Option(help="the folder to write; build/release/CHAPTER otherwise")] = None,
+    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="with nbgrader's metadata and source assignment")] = False,
+    wheel: Annotated[bool, typer.Option(help="put the course itself into the folder")] = True,
+) -> None:
+    """Write the folder that a teacher hands out: notebook, course, one page of instructions."""
+    from xlmr_course.classroom.chapters import find
+    from xlmr_course.classroom.release import release as write_release
+
+    done = write_release(find([chapter])[0], out, nbgrader=nbgrader, wheel=wheel)
+    typer.echo(f"{done.folder}: " + ", ".join(sorted(path.name for path in done.folder.iterdir())))
+    for line in done.remarks:
+        typer.echo(f"note: {line}")
+    if done.source_assignment:
+        typer.echo(f"for nbgrader, with solutions, not to be handed out: {done.source_assignment}")
+
+
+@app.command()
 def checkpoints() -> None:
     """List the pretrained models: what they are, and where each would come from on this machine."""
     from xlmr_course import sources

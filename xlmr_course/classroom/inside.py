@@ -111,7 +111,7 @@ class Stage:
         hooks = self._hooks()
         changed += [key for key in self.hooks if not _same(hooks.get(key), self.hooks[key])]
         changed += sorted(hooks.keys() - self.hooks.keys())
-        return changed
+        return list(dict.fromkeys(changed))
 
     def _watched_things_by_name(self) -> Iterator[tuple[str, object]]:
         for name in self.watched:
@@ -221,7 +221,7 @@ def _one_run(order: dict, stage: Stage, namespace: dict[str, object]) -> dict[st
     return {
         **(error or {"kind": "passed"}),
         "printed": printed.getvalue()[:LONGEST],
-        "changed": before + during,
+        "changed": list(dict.fromkeys(before + during)),
         "during": during,
         "chatter": sink.written,
     }

@@ -52,6 +52,7 @@ class ExerciseResult:
     expected: str = ""
     yours: str = ""
     next_step: str = ""
+    manual: bool = False  # an open question: nothing was run, a person must read it
 
     @property
     def earned(self) -> int:
@@ -168,13 +169,15 @@ def _exercises(restored: Restored) -> list[tuple[str, int]]:
 def _not_run(name: str, points: int, restored: Restored) -> ExerciseResult:
     """What isn't run: an open question, which a person must read, and an answer that can't be found."""
     if name in restored.lost:
-        return ExerciseResult(name, points, "look", message=restored.lost[name], next_step="look into the notebook")
+        manual = name in restored.texts
+        step = "put it back from the released notebook"
+        return ExerciseResult(name, points, "look", restored.lost[name], next_step=step, manual=manual)
     cell = next(cell for cell in restored.notebook.cells if cell.get("id") == f"{name}-manual")
     if not restored.texts[name]:
-        return ExerciseResult(name, points, "not written yet", next_step="write a few sentences in your own words")
-    rubric = cell.metadata.exercise.get("rubric", "")
-    question = "an open question, which a person reads"
-    return ExerciseResult(name, points, "look", question, expected=rubric, yours=restored.texts[name])
+        step = "write a few sentences in your own words"
+        return ExerciseResult(name, points, "not written yet", next_step=step, manual=True)
+    rubric, question = cell.metadata.exercise.get("rubric", ""), "an open question, which a person reads"
+    return ExerciseResult(name, points, "look", question, "", rubric, restored.texts[name], manual=True)
 
 
 def _plan(restored: Restored, chapter: Chapter, folder: str) -> Plan:
