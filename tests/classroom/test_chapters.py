@@ -165,9 +165,18 @@ def test_the_student_edition_shows_no_answer_and_locks_its_checks(chapter):
     for exercise in proof.exercises(chapter):
         for code, _ in exercise.mistakes:
             assert code not in text
+    for cell in build.read_source(chapter).cells:
+        if build.role_of(cell) == "hidden":
+            assert cell.source not in text, f"the student edition holds {cell.id}"
+        elif build.role_of(cell) == "manual":
+            answer = build.SOLUTION.search(cell.source)[0].splitlines()[1]
+            assert answer not in text, f"the student edition answers {cell.id}"
     for cell in student.cells:
         role = cell.metadata.get("exercise", {}).get("role")
-        assert role in (None, "answer", "check")
+        assert role in (None, "answer", "check", "manual")
+        if role == "manual":
+            assert build.YOUR_ANSWER in cell.source
+            assert "rubric" not in cell.metadata["exercise"]
         if role == "check":
             assert cell.metadata["editable"] is cell.metadata["deletable"] is False
             assert cell.execution_count
