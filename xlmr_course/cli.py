@@ -127,7 +127,7 @@ def progress(
 def release(
     chapter: Annotated[str, typer.Option(help="number or name, such as 04")],
     out: Annotated[Path | None, typer.Option(help="the folder to write; build/release/CHAPTER otherwise")] = None,
-    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="with nbgrader's metadata and source assignment")] = False,
+    nbgrader: Annotated[bool, typer.Option("--nbgrader", help="add nbgrader's metadata and source")] = False,
     wheel: Annotated[bool, typer.Option(help="put the course itself into the folder")] = True,
 ) -> None:
     """Write the folder that a teacher hands out: notebook, course, one page of instructions."""
