@@ -115,6 +115,11 @@ def student_notebook(chapter: Chapter, solved: NotebookNode) -> NotebookNode:
     return _with_references(_edition(chapter), solved)
 
 
+def blank_notebook(chapter: Chapter) -> NotebookNode:
+    """The student edition without the checks' outputs: what it asks, before anything has been executed."""
+    return _edition(chapter)
+
+
 def grading_notebook(chapter: Chapter, solved: NotebookNode | None = None) -> NotebookNode:
     """The edition a teacher marks with: blanks, checks and the hidden checks; `solved` gives the checks' outputs."""
     notebook = _edition(chapter, hidden=True)
@@ -125,6 +130,8 @@ def _with_references(notebook: NotebookNode, solved: NotebookNode) -> NotebookNo
     reference = {cell.id: cell for cell in solved.cells}
     for cell in notebook.cells:
         if role_of(cell) == "check":
+            if cell.id not in reference:
+                raise CourseError(f"the cell {cell.id} is not in the solution notebook yet; run make notebooks")
             cell.outputs = reference[cell.id].outputs
             cell.execution_count = reference[cell.id].execution_count
     return notebook

@@ -367,7 +367,7 @@ def judge(exercise: Exercise, outcome: dict, *, differs: bool = False) -> Exerci
             "waits for another", message=f"it uses {other}, which is not written yet", next_step=f"write {other} first"
         )
     if error == "NotImplementedError" and unwritten:
-        step = "write it where it says # YOUR CODE HERE, then run the cell and its check"
+        step = "write it where it says # YOUR CODE HERE"
         if not exercise.blank and len(exercise.answer.strip().splitlines()) > 3:
             step = "delete the line `raise NotImplementedError(…)` when your code is complete"
         return result("not written yet", next_step=step)

@@ -126,7 +126,7 @@ def _advice(chapters: list[ChapterProgress]) -> list[str]:
 def _chapter_progress(chapter: Chapter, file: Path | None) -> ChapterProgress:
     from xlmr_course.classroom.restore import read_notebook, released_notebook, restore
 
-    release = released_notebook(chapter)
+    release = build.blank_notebook(chapter) if chapter.source.is_file() else released_notebook(chapter)
     names = [c.metadata.exercise["name"] for c in release.cells if build.role_of(c) == "answer"]
     if file is None:
         return ChapterProgress(chapter, None, [(name, "not written yet") for name in names])
