@@ -194,6 +194,69 @@ def finetune(
         results.plot(output / "results.png")
 
 
+@app.command()
+def pretrain(
+    output: Annotated[Path, typer.Option(help="the folder of this run; the same command again goes on where it stood")],
+    data: Annotated[
+        Path | None, typer.Option(help="a folder of <language>.txt, or in the corpus's layout; else the classroom's")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="of the Hugging Face hub, streamed: wikimedia/wikipedia")] = None,
+    languages: Annotated[str, typer.Option(help="some only, such as sw,ur; --dataset needs them")] = "",
+    subset: Annotated[str, typer.Option(help="of the dataset, such as 20231101.{language}")] = "{language}",
+    split: Annotated[str, typer.Option(help="of the dataset")] = "train",
+    column: Annotated[str, typer.Option(help="of the dataset: the one that holds the text")] = "text",
+    held_out: Annotated[int, typer.Option(min=1, help="texts of a language to measure on, at most")] = 200,
+    config: Annotated[str, typer.Option(help="the shape of a new model: tiny, small, base or large")] = "tiny",
+    dropout: Annotated[float | None, typer.Option(help="instead of the shape's own")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="go on from this one: tiny, base, large, or a folder")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="of this checkpoint or folder; else a new one is trained")
+    ] = None,
+    vocab_size: Annotated[int, typer.Option(min=10, help="ids of a new tokenizer")] = 8000,
+    steps: Annotated[int | None, typer.Option(min=1)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="rows a step, over all processes")] = None,
+    length: Annotated[int | None, typer.Option(min=3, help="ids in a row")] = None,
+    pack: Annotated[bool | None, typer.Option(help="several texts a row; else one")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="at the peak")] = None,
+    warmup: Annotated[float | None, typer.Option(help="share of the steps in which the rate rises")] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0)] = None,
+    alpha: Annotated[float | None, typer.Option(help="1 follows the data, 0 treats all languages alike")] = None,
+    masking: Annotated[float | None, typer.Option(help="share of the tokens to choose")] = None,
+    accumulate: Annotated[int | None, typer.Option(min=1, help="compute a batch in so many parts: less memory")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16")] = None,
+    eval_every: Annotated[int | None, typer.Option(min=1, help="steps between held-out losses")] = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="steps between snapshots")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    device: Annotated[str | None, typer.Option(help="cpu leaves a GPU alone")] = None,
+    tensorboard: Annotated[bool, typer.Option(help="also write curves for TensorBoard")] = False,
+) -> None:
+    """Pretrain a masked language model in several languages. Also under `accelerate launch -m`."""
+    from xlmr_course import recipes
+    from xlmr_course.pretraining import Settings
+
+    told = {
+        "steps": steps, "batch_size": batch_size, "length": length, "pack": pack, "learning_rate": learning_rate,
+        "warmup": warmup, "weight_decay": weight_decay, "alpha": alpha, "masking": masking, "accumulate": accumulate,
+        "precision": precision, "eval_every": eval_every, "save_every": save_every, "seed": seed,
+    }  # fmt: skip
+    settings = Settings(**{name: value for name, value in told.items() if value is not None})
+    names = [name.strip() for name in languages.split(",") if name.strip()]
+    run = recipes.pretrain_folder(
+        output,
+        recipes.source(data, dataset, names, subset, split, column, held_out),
+        settings,
+        config=config,
+        dropout=dropout,
+        checkpoint=checkpoint,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        device=device,
+        tensorboard=tensorboard,
+    )
+    if run.is_main:
+        typer.echo(recipes.summary(output))
+
+
 def main() -> None:
     """Run a command; what the user can mend is one sentence, not a traceback ($XLMR_COURSE_DEBUG shows it)."""
     try:

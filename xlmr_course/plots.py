@@ -247,3 +247,33 @@ def state_map(points: np.ndarray, languages: Sequence[str], groups: Sequence[int
     axes.set_ylim(low[1] - 0.06 * (high - low)[1], high[1] + 0.06 * (high - low)[1])
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def training_curves(history: Sequence[dict], path: str | Path | None = None) -> Figure:
+    """The training loss and each language's held-out loss over the steps.
+
+    Args:
+        history: `Run.history`: `step`, `loss` and at times `held_out`, language → loss.
+        path: also write the picture there.
+    """
+    measured = [entry for entry in history if "held_out" in entry]
+    with style():
+        figure, axes = plt.subplots(figsize=(7, 4))
+        axes.plot(
+            [e["step"] for e in history], [e["loss"] for e in history], color=QUIET, label="training", linewidth=1
+        )
+        for language in measured[-1]["held_out"] if measured else ():
+            losses = [entry["held_out"][language] for entry in measured]
+            axes.plot([entry["step"] for entry in measured], losses, color=BLUE, alpha=0.35, linewidth=1)
+        if measured:
+            means = [sum(entry["held_out"].values()) / len(entry["held_out"]) for entry in measured]
+            axes.plot(
+                [entry["step"] for entry in measured], means, color=BLUE, label="held out, each language and mean"
+            )
+        axes.set_xlabel("steps")
+        axes.set_ylabel("loss, nats per hidden token")
+        axes.legend()
+        figure.tight_layout()
+        if path is not None:
+            Path(path).write_bytes(png(figure))
+    return figure

@@ -55,7 +55,7 @@ class Settings:
     masking: float = 0.15  # share of the tokens that are chosen
     pack: bool = True  # several texts a row; else one
     seed: int = 0
-    accumulation: int = 1  # pieces that a process cuts its part of a batch into: less memory, same result
+    accumulate: int = 1  # pieces that a process cuts its part of a batch into: less memory, same result
     precision: str = "auto"
     clip: float = 1.0  # longest gradient, as a norm
     betas: tuple[float, float] = (0.9, 0.98)  # RoBERTa's
@@ -65,7 +65,7 @@ class Settings:
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "log_every", "eval_every", "save_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.length < 3:
@@ -88,6 +88,7 @@ class Run:
     history: list[dict[str, Any]]  # step, loss, learning_rate, tokens, tokens_per_second; at times also held_out
     settings: Settings
     versions: dict[str, str]
+    is_main: bool = True  # of several processes, the one that writes
 
     @property
     def held_out(self) -> dict[str, float]:
@@ -112,6 +113,7 @@ def pretrain(
     on_step: Callable[[int, MaskedLM], None] | None = None,
     device: str | None = None,
     tensorboard: bool = False,
+    recipe: Mapping[str, Any] | None = None,
 ) -> Run:
     """Train, and go on where a killed run stood if `output` holds its snapshots.
 
@@ -128,6 +130,7 @@ def pretrain(
             numbers from torch's global generator. Not called again for steps that were done before a kill.
         device: `"cpu"` to leave a GPU alone.
         tensorboard: also write curves for TensorBoard into `output`, which needs the package `tensorboard`.
+        recipe: more that tells this run from others, kept in `run.json`.
 
     Raises:
         ValueError: settings that make no sense, text that fits no row, a model that doesn't fit the tokenizer.
@@ -135,25 +138,25 @@ def pretrain(
             full disk.
     """
     settings = settings or Settings()
-    training_run = _Pretraining(tokenizer, model, texts, held_out, settings, output, device)
+    training_run = _Pretraining(tokenizer, model, texts, held_out, settings, output, device, recipe)
     return training_run.run(on_step, tensorboard)
 
 
 class _Pretraining:
     """One run: what it needs, and the methods of its loop in the order in which they are called."""
 
-    def __init__(self, tokenizer, model, texts, held_out, settings: Settings, output, device) -> None:
+    def __init__(self, tokenizer, model, texts, held_out, settings: Settings, output, device, recipe) -> None:
         from accelerate import Accelerator  # two seconds, and nothing else in the course needs it
 
         self.engine = Accelerator(cpu=True) if device == "cpu" else Accelerator()
         self.rank, self.processes = self.engine.process_index, self.engine.num_processes
         self.tokenizer, self.settings = tokenizer, settings
         self.output = None if output is None else Path(output)
-        share = settings.batch_size // (self.processes * settings.accumulation)
+        share = settings.batch_size // (self.processes * settings.accumulate)
         if share < 1:
             raise ValueError(
                 f"batch_size={settings.batch_size} rows cannot be shared by {self.processes} processes with "
-                f"{settings.accumulation} pieces each: raise it to {self.processes * settings.accumulation}"
+                f"{settings.accumulate} pieces each: raise it to {self.processes * settings.accumulate}"
             )
         self.precision = training.precision(self.engine.device, self._wanted_precision())
         self.model = self._model(model)
@@ -162,7 +165,7 @@ class _Pretraining:
                 f"length={settings.length}, but the model has positions for {self.model.config.max_tokens} tokens; "
                 "use a shorter length"
             )
-        self._claim(texts, held_out)
+        self._claim(texts, held_out, recipe)
         self.streamed = is_streamed(texts)
         self.rows = Rows(
             tokenizer, texts, settings.length, settings.alpha, settings.seed, pack=settings.pack, without=held_out,
@@ -192,7 +195,7 @@ class _Pretraining:
             )
         return given
 
-    def _claim(self, texts, held_out) -> None:
+    def _claim(self, texts, held_out, recipe) -> None:
         if self.output is None:
             return
         pieces = zip(self.tokenizer.model.pieces, self.tokenizer.model.scores, strict=True)
@@ -205,9 +208,11 @@ class _Pretraining:
             "held out": {language: _described(found) for language, found in held_out.items()},
             "processes": self.processes,
             "precision": str(self.precision).removeprefix("torch."),
+            "recipe": dict(recipe or {}),
         }
         if self.engine.is_main_process:
             training.claim_folder(self.output, configuration)
+            self.tokenizer.save_pretrained(self.output)
         self.engine.wait_for_everyone()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -248,7 +253,7 @@ class _Pretraining:
                     self.save()
             bar.close()
         self.model.to("cpu").eval()
-        run = Run(self.model, self.history, settings, versions())
+        run = Run(self.model, self.history, settings, versions(), main)
         if self.output is not None and main:
             checkpoints.save_pretrained(self.model, self.tokenizer, self.output)
             run.plot(self.output / "curves.png")
@@ -266,7 +271,7 @@ class _Pretraining:
         self.tokens += int(self.add_up((inputs != self.tokenizer.pad_token_id).sum()))
         self.shared.train()
         total = torch.zeros((), dtype=torch.float64)
-        pieces = list(zip(*(x.tensor_split(self.settings.accumulation) for x in (inputs, labels)), strict=True))
+        pieces = list(zip(*(x.tensor_split(self.settings.accumulate) for x in (inputs, labels)), strict=True))
         for number, (ids, answers) in enumerate(pieces):
             waits = self.processes > 1 and number < len(pieces) - 1  # gradients are exchanged once, with the last piece
             with self.engine.no_sync(self.shared) if waits else nullcontext():
@@ -376,9 +381,9 @@ class _Pretraining:
                 raise
             settings = self.settings
             raise TrainingError(
-                f"a batch of {settings.batch_size} rows of {settings.length} ids in {settings.accumulation} piece(s) "
-                f"does not fit into memory at step {self.step + 1:,}: raise accumulation (--accumulation "
-                f"{2 * settings.accumulation}; same result, less memory), or lower --batch-size or --length"
+                f"a batch of {settings.batch_size} rows of {settings.length} ids in {settings.accumulate} piece(s) "
+                f"does not fit into memory at step {self.step + 1:,}: raise accumulate (--accumulate "
+                f"{2 * settings.accumulate}; same result, less memory), or lower --batch-size or --length"
             ) from None
 
     def _diverged(self, loss: float, rate: float) -> str:
