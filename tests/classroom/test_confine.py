@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 
+from xlmr_course import sources
 from xlmr_course.classroom import confine
 from xlmr_course.classroom.confine import Limits
 
@@ -105,6 +106,7 @@ def test_when_the_grader_is_killed_its_students_end_too(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
+from xlmr_course import sources
 from xlmr_course.classroom import confine
 confine.run(["sleep", "73173"], Path({str(tmp_path / "room")!r}), confine.Limits(), namespace=False)
 """
@@ -132,6 +134,7 @@ def test_the_environment_has_homes_of_its_own_and_no_secrets(tmp_path, monkeypat
     assert environment["HOME"] == str(tmp_path)
     assert environment["TMPDIR"] == str(tmp_path / "tmp")
     assert environment["PATH"] == os.environ["PATH"]
+    assert environment["XLMR_COURSE_CACHE"] == str(sources.cache_folder()), "checkpoints are found, not made anew"
 
 
 def test_stdin_is_closed(tmp_path):

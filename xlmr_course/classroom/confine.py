@@ -71,7 +71,7 @@ class Ended:
     """How a run ended: `reason` is empty if it ended by itself with exit code 0, else a clear sentence.
 
     `result` is what it reported, `memory` its peak in bytes, `strays` how many processes it left, `log` the end of
-    what it printed.
+    what it printed, `code` its exit code if it ended by itself.
     """
 
     reason: str
@@ -80,6 +80,7 @@ class Ended:
     memory: int = 0
     strays: int = 0
     log: str = ""
+    code: int | None = None
 
 
 # --- the grader's side ----------------------------------------------------------------------------------------------
@@ -156,8 +157,6 @@ def has_namespaces() -> bool:
 
 def environment(folder: Path, temporary: Path, token: str, threads: int) -> dict[str, str]:
     """Variables of a student's processes: what the course needs, no secrets, and every home in `folder`."""
-    from xlmr_course.sources import cache_folder
-
     home, temp = str(folder), str(temporary)
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     caches = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
@@ -170,7 +169,8 @@ def environment(folder: Path, temporary: Path, token: str, threads: int) -> dict
         **dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"), home),
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temp),
         "MPLCONFIGDIR": str(figures),
-        "XLMR_COURSE_CACHE": str(cache_folder()),
+        # As sources.cache_folder() has it, whose import would cost each run of the grader seconds.
+        "XLMR_COURSE_CACHE": os.environ.get("XLMR_COURSE_CACHE") or str(Path.home() / ".cache" / "xlmr-course"),
         "HF_HOME": str(caches),
         "HF_TOKEN_PATH": str(folder / "no-token"),
         "OMP_NUM_THREADS": str(threads),
@@ -255,6 +255,7 @@ def _guarded(job: dict, limits: Limits) -> Ended:
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_die_with_the_guard if LINUX else None,
             **({"pass_fds": (writing,)} if os.name == "posix" else {"close_fds": False}),
         )
     os.close(writing)
@@ -267,11 +268,16 @@ def _guarded(job: dict, limits: Limits) -> Ended:
         strays = end_all(functools.partial(_descendants, job["environment"][MARK]))
         process.wait()
         reader.join(CLEANING)
-    if not reason and process.returncode:
-        reason = _exit_text(process.returncode)
+    code = None if reason else process.returncode
+    if code:
+        reason = _exit_text(code)
     tail = log.read_bytes()[-4000:].decode("utf-8", "replace")
     result = b"".join(parts).decode("utf-8", "replace")
-    return Ended(reason, result, round(time.monotonic() - start, 1), peak, strays if not reason else 0, tail)
+    return Ended(reason, result, round(time.monotonic() - start, 1), peak, 0 if reason else strays, tail, code)
+
+
+def _die_with_the_guard() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 def _watch(process: subprocess.Popen, start: float, folder: Path, limits: Limits) -> tuple[str, int]:
@@ -319,9 +325,11 @@ def _proportional(tree: Sequence[psutil.Process]) -> int:
     """Like `_resident`, with pages that several processes share counted once: `pss` on Linux, `uss` elsewhere."""
     total = 0
     for process in tree:
-        with contextlib.suppress(psutil.Error, OSError):
+        try:
             memory = process.memory_full_info()
             total += getattr(memory, "pss", memory.uss)
+        except (psutil.Error, OSError):  # the marking lets nobody look
+            total += _resident([process])
     return total
 
 

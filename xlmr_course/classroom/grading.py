@@ -30,7 +30,7 @@ from xlmr_course.classroom import confine
 from xlmr_course.classroom.chapters import Chapter, CourseError
 from xlmr_course.classroom.confine import Ended, Limits
 from xlmr_course.classroom.gradebook import Grade, Gradebook, Item, write_pages
-from xlmr_course.classroom.marking import Marking
+from xlmr_course.classroom.marking import CANNOT_MARK, Marking
 from xlmr_course.classroom.submissions import Submission, collect
 
 SURE = 2  # runs of the grader that a notebook may end before it is no longer tried
@@ -315,10 +315,10 @@ def _grade_one(
 
 def _read(ended: Ended) -> tuple[Marking | None, str]:
     """The marking, or why there is none."""
+    if ended.code == CANNOT_MARK:
+        return None, f"could not be marked: {ended.log.strip().splitlines()[-1]}"
     if ended.reason:
-        last = ended.log.strip().rsplit("\n", 1)[-1]
-        said = last.removeprefix("Error: ") if last.startswith("Error: ") else ""
-        return None, f"could not be marked: {said}" if said else ended.reason
+        return None, ended.reason
     try:
         return Marking.from_json(ended.result), ""
     except ValueError:
