@@ -1,123 +1,235 @@
-"""Fine-tuning on a corpus of one's own with a small random encoder: it learns, saves, and refuses what is wrong."""
+"""From the names of things to a folder with results, on a corpus of one's own and a toy that trains in a second."""
 
+import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
-from transformers import get_linear_schedule_with_warmup
+from toys import toy_checkpoint
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from xlmr_course import checkpoints, finetuning
-from xlmr_course.encoder import Encoder, XLMRConfig
+from xlmr_course import checkpoints, finetuning, fitting
+from xlmr_course.corpus import CorpusError
 from xlmr_course.finetuning import FinetuningError, Settings
-from xlmr_course.heads import ClassifierOutput
+from xlmr_course.results import Results
+from xlmr_course.training import TrainingError
+
+QUICK = Settings(epochs=2, batch_size=4, learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return toy_checkpoint(tmp_path_factory.mktemp("toy") / "toy")
 
 
 @pytest.fixture
-def checkpoint(tmp_path, small):
-    """XLM-R's real tokenizer on a small random encoder; the vocabulary is what makes it slow, so the rest is tiny."""
-    config = XLMRConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, initializer_range=0.3
-    )
-    encoder = Encoder(config, torch.Generator().manual_seed(0))
-    return checkpoints.save_pretrained(encoder, checkpoints.load_tokenizer(small), tmp_path / "random")
+def out(tmp_path):
+    return tmp_path / "out"
 
 
-def test_it_learns_topics_and_writes_what_transformers_reads(checkpoint, own_corpus, tmp_path):
-    settings = Settings(epochs=8, batch_size=4, learning_rate=3e-3)
-    out = tmp_path / "out"
-    results = finetuning.finetune("topics", checkpoint, data=own_corpus, settings=settings, output=out, device="cpu")
+def run(checkpoint, data, **options):
+    options = {"settings": QUICK, "device": "cpu"} | options
+    return finetuning.finetune("topics", checkpoint, data=data, **options)
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+# --- what comes out -------------------------------------------------------------------------------------------------
+
+
+def test_it_learns_topics_and_writes_what_transformers_reads(checkpoint, own_corpus, out):
+    settings = dataclasses.replace(QUICK, epochs=20, batch_size=12)
+    results = run(checkpoint, own_corpus, settings=settings, output=out)
     assert [row.language for row in results.languages] == ["en", "xx"]
     assert results.accuracy("en") == 1.0
-    written = json.loads((out / "results.json").read_text())
-    assert written["settings"]["epochs"] == 8
-    assert written["languages"][1]["n"] == 4
-
     model, tokenizer, names = finetuning.load_classifier(out)
     assert names == ["kitchen", "sea"]
-    ids = tokenizer("the boat sailed")["input_ids"]
-    from transformers import AutoModelForSequenceClassification
-
-    theirs = AutoModelForSequenceClassification.from_pretrained(out).eval()
+    texts = ["the boat sailed over the waves", "rice"]
+    ours = tokenizer(texts)
+    theirs = AutoTokenizer.from_pretrained(out)(texts, padding=True, return_tensors="pt")
+    assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
+    other = AutoModelForSequenceClassification.from_pretrained(out).eval()
+    assert other.config.id2label == {0: "kitchen", 1: "sea"}
     with torch.no_grad():
-        torch.testing.assert_close(model(ids).logits, theirs(ids).logits, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model(**ours).logits, other(**theirs).logits, atol=1e-5, rtol=0)
 
 
-def test_the_same_seed_gives_the_same_results_and_frozen_embeddings_stay(checkpoint, own_corpus):
-    arguments = ("topics", checkpoint, "en", ["xx"], own_corpus)
-    settings = Settings(epochs=2, batch_size=4, learning_rate=1e-3)
-    runs = [finetuning.finetune(*arguments, seeds=(3,), settings=settings, device="cpu") for _ in range(2)]
-    assert runs[0].languages == runs[1].languages
-    train = finetuning.encode(checkpoints.load_tokenizer(checkpoint), "en", "train", own_corpus, ["sea", "kitchen"], 64)
-    tuned = finetuning.train_classifier(checkpoint, train, train, 2, 0, settings)
-    before = checkpoints.load_encoder(checkpoint)
-    assert torch.equal(tuned.encoder.embeddings.word.weight, before.embeddings.word.weight)
-    assert not torch.equal(tuned.encoder.layers[0].feed_forward.up.weight, before.layers[0].feed_forward.up.weight)
+def test_the_file_holds_the_languages_and_what_led_there(checkpoint, own_corpus, out):
+    results = run(checkpoint, own_corpus, seeds=(0, 1, 2), output=out)
+    written = json.loads((out / "results.json").read_text())
+    assert [set(row) for row in written["languages"]] == [{"language", "accuracy", "n", "low", "high"}] * 2
+    assert written["languages"][1]["n"] == 4
+    assert written["settings"]["seeds"] == [0, 1, 2]
+    assert written["settings"]["learning_rate"] == 3e-3
+    assert written["settings"]["freeze_embeddings"] is False  # what None stood for
+    assert written["settings"]["precision"] == "float32"
+    assert set(written["versions"]) == {"python", "torch", "transformers", "xlmr_course", "checkpoint"}
+    assert written["versions"]["checkpoint"] == {"name": "toy", "source": "a local folder", "revision": None}
+    assert [one["seed"] for one in written["runs"]] == [0, 1, 2]
+    assert len(written["runs"][0]["losses"]) == written["runs"][0]["steps"] == 2 * 3
+    for row in results.languages:
+        values = [one["accuracy"][row.language] for one in written["runs"]]
+        assert row.accuracy == pytest.approx(sum(values) / 3)
+        assert written["spread"][row.language] == pytest.approx(float(torch.tensor(values).std()), abs=1e-6)
+    assert Results.load(out) == results
+    assert "±" in results.table()
 
 
 def test_translate_train_all_trains_on_every_language(checkpoint, own_corpus):
-    results = finetuning.finetune(
-        "topics", checkpoint, "all", data=own_corpus, settings=Settings(epochs=1, batch_size=8), device="cpu"
-    )
+    results = run(checkpoint, own_corpus, train_language="all")
     assert results.train_language == "en,xx"
+    assert results.runs[0]["steps"] == 2 * 6
 
 
-def test_a_label_that_training_never_saw_is_named(checkpoint, own_corpus):
-    file = own_corpus / "sentences" / "xx.tsv"
-    file.write_text(file.read_text().replace("sea-test-0\ttest\tsea", "sea-test-0\ttest\tsky"))
-    with pytest.raises(ValueError, match=r"xx.tsv, id 'sea-test-0': the label 'sky' does not occur"):
-        finetuning.finetune("topics", checkpoint, data=own_corpus, device="cpu")
+def test_frozen_features_and_logistic_regression(checkpoint, own_corpus, out):
+    results = run(checkpoint, own_corpus, method="features", output=out)
+    assert results.accuracy("en") >= 0.75
+    one = json.loads((out / "results.json").read_text())["runs"][0]
+    assert one["layer"] == max(range(3), key=lambda layer: (one["dev_accuracy_by_layer"][layer], layer))
+    assert one["pooling"] == "mean"
+    again = run(checkpoint, own_corpus, method="features")
+    assert again.languages == results.languages
 
 
-def test_an_unknown_task_and_no_seed_are_refused(checkpoint):
+# --- a run that is interrupted --------------------------------------------------------------------------------------
+
+COMMAND = """
+import sys
+from xlmr_course import finetuning
+from xlmr_course.finetuning import Settings
+settings = Settings(epochs=20, batch_size=12, learning_rate=3e-3)
+finetuning.finetune("topics", sys.argv[1], data=sys.argv[2], output=sys.argv[3], settings=settings,
+                    seeds=[0, 1], device="cpu", snapshot_seconds=float(sys.argv[4]))
+"""
+
+
+def start(checkpoint, data, out, seconds=0.0):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", COMMAND, str(checkpoint), str(data), str(out), str(seconds)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def figures(folder):
+    """results.json without what a clock decides."""
+    written = json.loads((folder / "results.json").read_text())
+    del written["seconds"]
+    return written
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_killed_run_ends_with_the_same_numbers_and_weights(checkpoint, own_corpus, tmp_path):
+    """Killed twice: in the first seed, and when the second one has begun."""
+    assert start(checkpoint, own_corpus, tmp_path / "whole", seconds=100).wait() == 0
+    out = tmp_path / "killed"
+    for seed in (0, 1):
+        process = start(checkpoint, own_corpus, out)
+        while process.poll() is None and len(list((out / "seeds" / str(seed)).glob("snapshots/step-*"))) < 2:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -9, "it was over before it could be killed"
+    assert start(checkpoint, own_corpus, out).wait() == 0
+    assert figures(out) == figures(tmp_path / "whole")
+    assert weights(out) == weights(tmp_path / "whole")
+    assert not list(out.rglob("step-*"))
+
+
+def test_a_finished_seed_is_not_repeated_and_seeds_may_be_added(checkpoint, own_corpus, out, monkeypatch):
+    first = run(checkpoint, own_corpus, output=out)
+    model = weights(out)
+    trained = []
+    train = fitting.train_classifier
+    monkeypatch.setattr(finetuning, "train_classifier", lambda *a, **k: (trained.append(a[4]), train(*a, **k))[1])
+    assert run(checkpoint, own_corpus, output=out).languages == first.languages
+    assert trained == []
+    assert [one["seed"] for one in run(checkpoint, own_corpus, output=out, seeds=(0, 7)).runs] == [0, 7]
+    assert trained == [7]
+    assert weights(out) == model
+
+
+def test_other_settings_or_data_in_the_same_folder_are_refused(checkpoint, own_corpus, out):
+    run(checkpoint, own_corpus, output=out)
+    with pytest.raises(TrainingError, match=r"holds another run: epochs: 2 before, 5 now\. Go on with the old values"):
+        run(checkpoint, own_corpus, output=out, settings=dataclasses.replace(QUICK, epochs=5))
+    with pytest.raises(TrainingError, match=r'evaluate: \["en", "xx"\] before, \["en"\] now'):
+        run(checkpoint, own_corpus, output=out, evaluate=["en"])
+    file = own_corpus / "sentences" / "en.tsv"
+    file.write_text(file.read_text().replace("soup", "bread"))
+    with pytest.raises(TrainingError, match=r"sentences: .* before, .* now"):
+        run(checkpoint, own_corpus, output=out)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(checkpoint, own_corpus, out):
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(TrainingError, match=r"holds thesis.txt and no run.json"):
+        run(checkpoint, own_corpus, output=out)
+    assert [file.name for file in out.iterdir() if file.is_file()] == ["thesis.txt"]
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+def edit(folder, language, change):
+    file = folder / "sentences" / f"{language}.tsv"
+    file.write_text(change(file.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda text: text.replace("sea-test-0\ttest\tsea", "sea-test-0\ttest\tsky"),
+            r"xx\.tsv, line 18: the label 'sky' does not occur in the training data, which has kitchen, sea",
+        ),
+        (lambda text: text.splitlines()[0] + "\n", r"xx\.tsv holds no sentences"),
+        (lambda text: text.replace("\ttest\t", "\ttrain\t"), r"xx\.tsv has no test rows"),
+        (lambda text: text.replace("id\tsplit\ttopic\ttext", "id\ttext\tlabel"), r"xx\.tsv, line 1: the header is"),
+        (lambda text: text.replace("\tdev\tsea\t", "\tsea\t", 1), r"xx\.tsv, line 14: 3 columns instead of 4"),
+    ],
+    ids=["unknown label", "empty language", "missing split", "wrong columns", "a cell too few"],
+)
+def test_bad_data_of_one_s_own_is_named_by_file_and_line(checkpoint, own_corpus, change, message):
+    edit(own_corpus, "xx", change)
+    with pytest.raises(CorpusError, match=message):
+        run(checkpoint, own_corpus)
+
+
+def test_one_label_and_no_folder_are_refused(checkpoint, own_corpus, tmp_path):
+    for language in ("en", "xx"):
+        edit(own_corpus, language, lambda text: text.replace("\tkitchen\t", "\tsea\t"))
+    with pytest.raises(CorpusError, match="the training data has one label, 'sea'"):
+        run(checkpoint, own_corpus)
+    with pytest.raises(CorpusError, match=r"holds no sentences/<language>.tsv"):
+        run(checkpoint, tmp_path / "nowhere")
+
+
+def test_unknown_names_are_refused(checkpoint, own_corpus):
     with pytest.raises(ValueError, match="there is no task 'names'; the tasks are topics"):
         finetuning.finetune("names", checkpoint)
+    with pytest.raises(ValueError, match="there is no method 'magic'; the methods are finetune, features"):
+        run(checkpoint, own_corpus, method="magic")
     with pytest.raises(ValueError, match="seeds is empty"):
         finetuning.finetune("topics", checkpoint, seeds=())
+    with pytest.raises(CorpusError, match=r"no language 'zz': sentences/ holds en, xx"):
+        run(checkpoint, own_corpus, evaluate="zz")
 
 
-def test_a_collapsed_run_is_no_result(checkpoint, own_corpus):
+def test_a_collapsed_run_leaves_no_results(checkpoint, own_corpus, out, monkeypatch):
+    settings = dataclasses.replace(QUICK, epochs=8, patience=None)
+    monkeypatch.setattr(fitting.Run, "step", lambda self, train, batch: 0.6931)
     with pytest.raises(FinetuningError, match="the run collapsed"):
-        finetuning.finetune(
-            "topics", checkpoint, data=own_corpus, settings=Settings(epochs=8, batch_size=4, learning_rate=1e-9)
-        )
+        run(checkpoint, own_corpus, settings=settings, output=out)
+    assert not (out / "results.json").exists()
+    assert not (out / "model.safetensors").exists()
 
 
-def test_a_diverging_loss_stops_the_run(checkpoint, own_corpus, monkeypatch):
-    monkeypatch.setattr(
-        finetuning.SequenceClassifier,
-        "forward",
-        lambda self, ids, mask=None, labels=None: ClassifierOutput(
-            None, self.classifier.dense.weight.sum() * float("nan")
-        ),
-    )
-    with pytest.raises(FinetuningError, match="the loss is nan at step 1; lower the learning rate"):
-        finetuning.finetune("topics", checkpoint, data=own_corpus, device="cpu")
-
-
-def test_the_schedule_rises_and_falls_like_transformers_one_step_ahead():
-    """Theirs has the factor 0 at its first step; ours does not waste it."""
-    steps, rise = 100, 10
-    optimiser = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    theirs = get_linear_schedule_with_warmup(optimiser, rise, steps).lr_lambdas[0]
-    for step in range(rise - 1):
-        assert finetuning.warmup_decay(step, steps, 0.1) == pytest.approx(theirs(step + 1))
-    for step in range(rise, steps):
-        assert finetuning.warmup_decay(step, steps, 0.1) == pytest.approx(theirs(step))
-
-
-def test_batches_hold_every_sentence_once_and_similar_lengths_together():
-    lengths = torch.randint(5, 60, (420,), generator=torch.Generator().manual_seed(1)).tolist()
-    batches = list(finetuning.batches_by_length(lengths, 16, torch.Generator().manual_seed(0)))
-    assert sorted(i for batch in batches for i in batch) == list(range(420))
-    spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in batches]
-    assert sorted(spread)[len(spread) // 2] <= 6
-    again = list(finetuning.batches_by_length(lengths, 16, torch.Generator().manual_seed(0)))
-    assert batches == again
-
-
-def test_predictions_come_back_in_the_order_given(checkpoint):
-    model = finetuning.SequenceClassifier(checkpoints.load_encoder(checkpoint), 5).eval()
-    sentences = [[0, 100 + i, *range(200, 200 + (7 * i) % 11), 2] for i in range(9)]
-    together = finetuning.predict(model, sentences, batch_size=4)
-    alone = torch.cat([finetuning.predict(model, [sentence]) for sentence in sentences])
-    assert together.tolist() == alone.tolist()
+def test_a_folder_without_a_classifier_is_named(checkpoint):
+    with pytest.raises(checkpoints.CheckpointError, match="'toy' is no classifier"):
+        finetuning.load_classifier(checkpoint)

@@ -157,10 +157,10 @@ def checkpoints() -> None:
 
 @app.command()
 def fetch(name: Annotated[str, typer.Argument(help="small, base or large")]) -> None:
-    """Get a checkpoint onto this machine."""
+    """Get a checkpoint onto this machine, and compare its weights with their SHA-256. An interrupted one goes on."""
     from xlmr_course import sources
 
-    typer.echo(f"{name}: {sources.locate(name)}")
+    typer.echo(f"{name}: {sources.locate(name)}\n{sources.verify(name)}")
 
 
 @app.command()
@@ -170,28 +170,63 @@ def finetune(
     train: Annotated[str, typer.Option(help="languages to train on, such as en or en,sw; or all")] = "en",
     evaluate: Annotated[str, typer.Option(help="languages to test on, such as sw,ur; or all")] = "all",
     data: Annotated[Path | None, typer.Option(help="a folder of your own in the corpus's layout")] = None,
-    output: Annotated[Path | None, typer.Option(help="where results.json and the model go")] = None,
+    dataset: Annotated[str | None, typer.Option(help="facebook/xnli, Davlan/sib200, or a folder with a copy")] = None,
+    method: Annotated[
+        str, typer.Option(help="finetune, or features: a frozen encoder with logistic regression")
+    ] = "finetune",
+    output: Annotated[
+        Path | None, typer.Option(help="where results.json and the model go; a stopped run goes on")
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 5,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="sentences a step, over all processes")] = 16,
+    learning_rate: Annotated[float | None, typer.Option(help="the highest one; else by the model's size")] = None,
+    max_length: Annotated[int, typer.Option(min=4, help="tokens of a sentence; longer ones are cut")] = 128,
+    patience: Annotated[
+        int, typer.Option(min=0, help="stop after so many epochs without a better dev score; 0: never")
+    ] = 3,
+    freeze_embeddings: Annotated[
+        bool | None, typer.Option("--freeze-embeddings/--train-embeddings", help="else frozen if there are many")
+    ] = None,
+    accumulate: Annotated[int, typer.Option(min=1, help="compute a batch in so many parts: less memory")] = 1,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="compute layers twice: far less memory")] = False,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; else a GPU if there is one")] = None,
     seeds: Annotated[str, typer.Option(help="one run each, such as 0,1,2")] = "0",
 ) -> None:
-    """Fine-tune on one language and print the accuracy in all of them."""
+    """Fine-tune on one language and print the accuracy in all of them. Also under `accelerate launch -m`."""
     from xlmr_course.finetuning import Settings
     from xlmr_course.finetuning import finetune as train_and_test
 
+    numbers = [seed.strip() for seed in seeds.split(",")]
+    if not all(number.isdigit() for number in numbers):
+        raise ValueError(f"--seeds {seeds} is no list of whole numbers, such as 0,1,2")
     results = train_and_test(
         task,
         checkpoint,
         train,
         evaluate if evaluate == "all" else evaluate.split(","),
         data,
-        seeds=[int(seed) for seed in seeds.split(",")],
-        settings=Settings(epochs=epochs, batch_size=batch_size),
+        dataset=dataset,
+        method=method,
+        seeds=[int(number) for number in numbers],
+        settings=Settings(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            max_length=max_length,
+            patience=patience or None,
+            freeze_embeddings=freeze_embeddings,
+            accumulate=accumulate,
+            gradient_checkpointing=gradient_checkpointing,
+            precision=precision,
+        ),
         output=output,
+        device=device,
     )
-    typer.echo(results.table())
-    if output is not None:
-        results.plot(output / "results.png")
+    if os.environ.get("RANK", "0") == "0":  # of several processes one prints
+        typer.echo(results.table())
+        if output is not None:
+            results.plot(output / "results.png")
 
 
 @app.command()

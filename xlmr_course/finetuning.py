@@ -1,70 +1,41 @@
-"""Fine-tune an encoder on one language and measure it in all of them.
+"""Fine-tune on one language and measure in all of them: from names of things to a folder with results.
 
-One loop: batches of similar length, AdamW with a linear warm-up and decay, mixed precision on a GPU, the best epoch on
-the *training* language's dev set kept. Choosing on the other languages' dev sets would no longer be zero-shot.
-
-The word embeddings are frozen by default: at 250,002 rows they are most of `small` and `large`, a few hundred sentences
-touch hardly any of them, and leaving them out of the optimiser saves most of its memory.
+`finetune` reads the sentences (`tasks.py`), trains one model for each seed (`fitting.py`) or fits a classifier on
+frozen features (`features.py`), tests each in every language, and writes the folder. A run that was interrupted goes
+on when it is started again with the same arguments; a finished seed is not repeated.
 """
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import json
-import math
 import platform
+import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from xlmr_course import checkpoints, corpus
+from xlmr_course import checkpoints, features, sources, training
+from xlmr_course.batches import Encoded, batches_by_length, pad
 from xlmr_course.encoder import Encoder
+from xlmr_course.fitting import LEARNING_RATES, FinetuningError, Settings, bar_of, predict, train_classifier
 from xlmr_course.heads import SequenceClassifier
 from xlmr_course.results import LanguageResult, Results
+from xlmr_course.tasks import TASKS, Labelled, open_source
+from xlmr_course.team import Team
 from xlmr_course.tokenizer import XLMRTokenizer
+from xlmr_course.training import warmup_decay
 
-TASKS = {"topics": "which of seven topics a sentence is about"}
+__all__ = [
+    "LEARNING_RATES", "TASKS", "Encoded", "FinetuningError", "Results", "SequenceClassifier", "Settings",
+    "batches_by_length", "encode", "finetune", "load_classifier", "pad", "predict", "train_classifier", "warmup_decay",
+]  # fmt: skip
 
-# Peak learning rates that work at each size; larger models need smaller steps (fairseq #1367, #2057; SIB-200).
-LEARNING_RATES = {128: 5e-4, 384: 2e-4, 768: 2e-5, 1024: 1e-5}  # by hidden size
-
-
-class FinetuningError(ValueError):
-    """Training did not work; what came out is no result. The message says what to try."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train. Every field ends up in `results.json`."""
-
-    epochs: int = 5
-    batch_size: int = 16
-    learning_rate: float | None = None  # None: by the size of the model
-    warmup: float = 0.1  # share of the steps
-    weight_decay: float = 0.01
-    max_length: int = 128
-    freeze_embeddings: bool = True
-    gradient_checkpointing: bool = False
-    clip: float = 1.0
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Sentences as token ids, with their class numbers."""
-
-    ids: list[list[int]]
-    labels: list[int]
-
-    @classmethod
-    def joined(cls, parts: Iterable[Encoded]) -> Encoded:
-        """Several languages' sentences as one set."""
-        parts = list(parts)
-        return cls([ids for part in parts for ids in part.ids], [label for part in parts for label in part.labels])
+METHODS = ("finetune", "features")
 
 
 def finetune(
@@ -74,10 +45,13 @@ def finetune(
     evaluate: str | Sequence[str] = "all",
     data: str | Path | None = None,
     *,
+    dataset: str | None = None,
+    method: str = "finetune",
     seeds: Sequence[int] = (0,),
     settings: Settings | None = None,
     output: str | Path | None = None,
     device: str | None = None,
+    snapshot_seconds: float = 120.0,
 ) -> Results:
     """Train on one language (or several, `"en,sw"`), test on others.
 
@@ -86,54 +60,79 @@ def finetune(
         checkpoint: a name of the course or a folder.
         train_language: what to train on; `"all"` is translate-train-all on the parallel corpus.
         evaluate: `"all"`, or a list of languages.
-        data: a folder of your own in the corpus's layout, with any topics; None for the classroom corpus.
+        data: a folder of your own in the corpus's layout, with any languages and labels; None for the classroom corpus.
+        dataset: instead, a data set on the hub, such as `"facebook/xnli"`, or a folder with a copy of one.
+        method: `"finetune"` trains the encoder; `"features"` leaves it as it is and fits a logistic regression.
         seeds: one run each; the table holds their mean.
-        output: write `results.json`, and the first seed's model in the Hugging Face layout, into this folder.
+        output: a folder for `results.json` and the first seed's model in the Hugging Face layout. The same call goes
+            on with a run that was interrupted there; more seeds may be added.
         device: `"cpu"`, `"cuda"`; None picks a GPU if there is one.
+        snapshot_seconds: how often a run is saved into the folder, so that it can go on.
 
     Raises:
-        ValueError: an unknown task, language or label, no seed.
-        FinetuningError: the loss never left ln(classes), or stopped being a number.
+        ValueError: an unknown task, language or label, no seed, a folder that holds another run.
+        FinetuningError: the loss never left ln(classes), stopped being a number, or the memory was too small.
     """
     if task not in TASKS:
         raise ValueError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+    if method not in METHODS:
+        raise ValueError(f"there is no method {method!r}; the methods are {', '.join(METHODS)}")
     if not seeds:
         raise ValueError("seeds is empty; give at least one, such as (0,)")
-    settings = settings or Settings()
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    started = time.perf_counter()
-    there = corpus.languages_in(data)
-    train_on = there if train_language == "all" else train_language.split(",")
-    test_on = there if evaluate == "all" else [evaluate] if isinstance(evaluate, str) else list(evaluate)
-    tokenizer = checkpoints.load_tokenizer(checkpoint)
+    team = Team.here(device)
+    with team.main_first():  # one process downloads, the others find the files
+        tokenizer = checkpoints.load_tokenizer(checkpoint)
+        folder = sources.locate(checkpoint)
+        source = open_source(data, dataset)
+        there = source.languages()
+        train_on = there if train_language == "all" else train_language.split(",")
+        test_on = there if evaluate == "all" else [evaluate] if isinstance(evaluate, str) else list(evaluate)
+        names = source.labels(train_on)
+        settings = (settings or Settings()).resolved(checkpoints.read_config(folder), team.device)
 
-    topics = None if data is not None else corpus.TOPICS
-    names = list(topics) if topics else _labels(train_on, data)
-    train, dev = (
-        Encoded.joined(encode(tokenizer, language, split, data, names, settings.max_length) for language in train_on)
-        for split in ("train", "dev")
-    )
-    tests = {language: encode(tokenizer, language, "test", data, names, settings.max_length) for language in test_on}
+        def read(language: str, split: str) -> Encoded:
+            return _encoded(source.read(language, split), tokenizer, names, settings.max_length)
 
-    accuracies: dict[str, list[float]] = {language: [] for language in test_on}
+        train, dev = (Encoded.joined(read(language, split) for language in train_on) for split in ("train", "dev"))
+        tests = {language: read(language, "test") for language in test_on}
+
+    told = {"task": task, "method": method, "checkpoint": str(checkpoint), "data": source.name, "device": team.device}
+    told |= {"processes": team.size} | asdict(settings)
+    if output is not None and team.main:
+        hashes = {"sentences": _hash([train, dev, tests, names]), "weights": _weights_hash(folder)}
+        told_before = told | {"device": team.device.split(":")[0]} | hashes
+        training.claim_folder(output, told_before | {"train": train_on, "evaluate": test_on})
+    seconds, runs = 0.0, []
     for seed in seeds:
-        model = train_classifier(checkpoint, train, dev, len(names), seed, settings, device)
-        for language in tqdm(test_on, desc="testing", unit="language", leave=False):
-            predicted = predict(model, tests[language].ids)
-            right = predicted.eq(torch.tensor(tests[language].labels)).float().mean()
-            accuracies[language].append(float(right))
-        if output is not None and seed == seeds[0]:
-            extra = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
-            checkpoints.save_pretrained(model, tokenizer, output, extra_config=extra)
+        home = None if output is None else Path(output) / "seeds" / str(seed)
+        run = team.agreed(_finished(home))
+        if run is None and method == "features":
+            run = _run_features(checkpoint, train, dev, tests, seed)
+        elif run is None:
+            model = train_classifier(
+                checkpoint, train, dev, len(names), seed, settings, folder=home, team=team,
+                snapshot_seconds=snapshot_seconds,
+            )  # fmt: skip
+            run = _tested(model, tests, team, settings) | {"seed": seed}
+            if output is not None and seed == seeds[0] and team.main:
+                extra = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+                checkpoints.save_pretrained(model, tokenizer, output, extra_config=extra)
+        if home is not None and team.main:
+            _keep(home, run)
+        seconds += run["seconds"]
+        runs.append({key: run[key] for key in run if key != "seconds"})
     results = Results(
-        languages=[LanguageResult.of(language, accuracies[language], len(tests[language].ids)) for language in test_on],
+        languages=[
+            LanguageResult.of(language, [run["accuracy"][language] for run in runs], len(tests[language].ids))
+            for language in test_on
+        ],
         train_language=",".join(train_on),
-        settings={"task": task, "checkpoint": str(checkpoint), "seeds": list(seeds), "device": device}
-        | asdict(settings),
-        versions={"python": platform.python_version(), "torch": torch.__version__},
-        seconds=round(time.perf_counter() - started, 1),
+        settings=told | {"seeds": list(seeds)},
+        versions=_versions(checkpoint),
+        seconds=round(seconds, 1),
+        runs=runs,
     )
-    if output is not None:
+    if output is not None and team.main:
         results.save(output)
     return results
 
@@ -141,182 +140,12 @@ def finetune(
 def encode(
     tokenizer: XLMRTokenizer, language: str, split: str, data: str | Path | None, names: list[str], max_length: int
 ) -> Encoded:
-    """One split of one language as ids and class numbers.
+    """One split of one language of the corpus, or of a folder in its layout, as ids and class numbers.
 
     Raises:
-        ValueError: a label that training never saw; language and sentence are named.
+        ValueError: a label that is not among `names`; file and line are named.
     """
-    rows = corpus.load(language, split, folder=data, topics=None)
-    numbers = {name: number for number, name in enumerate(names)}
-    for key, topic in zip(rows["id"], rows["topic"], strict=True):
-        if topic not in numbers:
-            raise ValueError(
-                f"{language}.tsv, id {key!r}: the label {topic!r} does not occur in the training data; "
-                f"it knows {', '.join(names)}"
-            )
-    ids = tokenizer(list(rows["text"]), padding=False, truncation=True, max_length=max_length, return_tensors=None)[
-        "input_ids"
-    ]
-    return Encoded(ids, [numbers[topic] for topic in rows["topic"]])
-
-
-def train_classifier(
-    checkpoint: str | Path,
-    train: Encoded,
-    dev: Encoded,
-    num_labels: int,
-    seed: int = 0,
-    settings: Settings | None = None,
-    device: str = "cpu",
-) -> SequenceClassifier:
-    """Train one classifier and return it as it was after its best epoch on `dev`, in evaluation mode."""
-    settings = settings or Settings()
-    generator = torch.Generator().manual_seed(seed)
-    model = SequenceClassifier(checkpoints.load_encoder(checkpoint), num_labels, generator).to(device)
-    model.encoder.gradient_checkpointing = settings.gradient_checkpointing
-    if settings.freeze_embeddings:
-        model.encoder.embeddings.requires_grad_(False)
-    rate = settings.learning_rate or LEARNING_RATES.get(model.config.hidden_size, 2e-5)
-    optimiser = _optimiser(model, rate, settings.weight_decay)
-    steps = settings.epochs * math.ceil(len(train.ids) / settings.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warmup_decay(step, steps, settings.warmup))
-    precision = _precision(device)
-    scaler = torch.amp.GradScaler(device, enabled=precision == torch.float16)
-    lengths = [len(ids) for ids in train.ids]
-    best, best_state, losses = (-1.0, -math.inf), None, []
-
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(seed)  # dropout has no generator of its own
-        bar = tqdm(total=steps, desc=f"training, seed {seed}", unit="step")
-        for _ in range(settings.epochs):
-            model.train()
-            for batch in batches_by_length(lengths, settings.batch_size, generator):
-                inputs = pad([train.ids[i] for i in batch], model.config.pad_token_id).to(device)
-                labels = torch.tensor([train.labels[i] for i in batch], device=device)
-                with torch.autocast(device.split(":")[0], precision, enabled=precision != torch.float32):
-                    loss = model(inputs, labels=labels).loss
-                scaler.scale(loss).backward()
-                scaler.unscale_(optimiser)
-                torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], settings.clip)
-                scaler.step(optimiser)
-                scaler.update()
-                schedule.step()
-                optimiser.zero_grad(set_to_none=True)
-                losses.append(loss.item())
-                if not math.isfinite(losses[-1]):
-                    raise FinetuningError(
-                        f"the loss is {losses[-1]} at step {len(losses)}; lower the learning rate from {rate:g}"
-                    )
-                bar.set_postfix(loss=f"{sum(losses[-20:]) / len(losses[-20:]):.3f}", refresh=False)
-                bar.update()
-            score = _score(model, dev)
-            if score > best:
-                best, best_state = score, _trainable_state(model)
-        bar.close()
-    _refuse_collapse(losses, num_labels, rate)
-    model.load_state_dict(best_state, strict=False)
-    return model.eval()
-
-
-@torch.inference_mode()
-def predict(model: SequenceClassifier, ids: list[list[int]], batch_size: int = 64) -> Tensor:
-    """The most likely class of each sentence, `(len(ids),)`, in the order given."""
-    return torch.cat([logits.argmax(-1) for logits in _logits(model, ids, batch_size)])[_undo(ids)]
-
-
-def warmup_decay(step: int, steps: int, warmup: float) -> float:
-    """The learning rate's factor: up from 0 over the first `warmup` share of the steps, then down to 0, in lines."""
-    rise = max(1, round(steps * warmup))
-    return min((step + 1) / rise, max(0.0, (steps - step) / max(1, steps - rise)))
-
-
-def batches_by_length(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Batches of sentences of similar length, in random order: short ones need not wait for long ones.
-
-    Sentences are shuffled, sorted by length within pools of sixteen batches, and cut; the batches are shuffled again.
-    """
-    order = torch.randperm(len(lengths), generator=generator).tolist()
-    pool = 16 * batch_size
-    batches = [
-        chunk[start : start + batch_size]
-        for first in range(0, len(order), pool)
-        for chunk in [sorted(order[first : first + pool], key=lengths.__getitem__)]
-        for start in range(0, len(chunk), batch_size)
-    ]
-    yield from (batches[i] for i in torch.randperm(len(batches), generator=generator).tolist())
-
-
-def pad(ids: Sequence[Sequence[int]], padding: int) -> Tensor:
-    """Lists of ids as one tensor `(B, T)`, filled up on the right."""
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True, padding_value=padding)
-
-
-def _labels(languages: list[str], data: str | Path | None) -> list[str]:
-    found = {t for language in languages for t in corpus.load(language, "train", folder=data, topics=None)["topic"]}
-    if len(found) < 2:
-        raise ValueError(f"the training data has one label, {found.pop()!r}; a classifier needs at least two")
-    return sorted(found)
-
-
-def _optimiser(model: SequenceClassifier, rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW; biases and LayerNorms are not decayed, as in BERT."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8)
-
-
-def _precision(device: str) -> torch.dtype:
-    """bfloat16 where a GPU computes in it, float16 (with loss scaling) on older ones such as the T4, else float32."""
-    if not device.startswith("cuda"):
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-
-
-def _order(ids: list[list[int]]) -> list[int]:
-    return sorted(range(len(ids)), key=lambda i: len(ids[i]))
-
-
-def _undo(ids: list[list[int]]) -> Tensor:
-    """Where each sentence went when they were sorted by length."""
-    return torch.tensor(_order(ids)).argsort()
-
-
-def _logits(model: SequenceClassifier, ids: list[list[int]], batch_size: int = 64) -> Iterator[Tensor]:
-    """Logits `(B, C)` in batches, shortest sentences first."""
-    model.eval()
-    device = next(model.parameters()).device
-    order = _order(ids)
-    for start in range(0, len(order), batch_size):
-        inputs = pad([ids[i] for i in order[start : start + batch_size]], model.config.pad_token_id)
-        yield model(inputs.to(device)).logits.float().cpu()
-
-
-@torch.inference_mode()
-def _score(model: SequenceClassifier, dev: Encoded) -> tuple[float, float]:
-    """Accuracy on dev, then minus the loss, which decides between equals."""
-    logits = torch.cat(list(_logits(model, dev.ids)))[_undo(dev.ids)]
-    labels = torch.tensor(dev.labels)
-    loss = torch.nn.functional.cross_entropy(logits, labels)
-    return float(logits.argmax(-1).eq(labels).float().mean()), -float(loss)
-
-
-def _trainable_state(model: SequenceClassifier) -> dict[str, Tensor]:
-    """A copy of what training changes; the frozen tables need none."""
-    trained = {name for name, p in model.named_parameters() if p.requires_grad}
-    return {name: copy.deepcopy(value) for name, value in model.state_dict().items() if name in trained}
-
-
-def _refuse_collapse(losses: list[float], num_labels: int, rate: float) -> None:
-    last = losses[-max(1, len(losses) // 5) :]
-    mean, guessing = sum(last) / len(last), math.log(num_labels)
-    if len(losses) >= 20 and mean > 0.97 * guessing:
-        raise FinetuningError(
-            f"the loss stayed at {mean:.3f}, which is guessing (ln {num_labels} = {guessing:.3f}); "
-            f"the run collapsed: use another seed or a learning rate below {rate:g}"
-        )
+    return _encoded(open_source(data).read(language, split), tokenizer, names, max_length)
 
 
 def load_classifier(folder: str | Path) -> tuple[SequenceClassifier, XLMRTokenizer, list[str]]:
@@ -326,10 +155,95 @@ def load_classifier(folder: str | Path) -> tuple[SequenceClassifier, XLMRTokeniz
         CheckpointError: the folder holds no classifier.
     """
     folder = Path(folder)
-    config = json.loads((checkpoints.sources.locate(folder) / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((sources.locate(folder) / "config.json").read_text(encoding="utf-8"))
     if "id2label" not in config:
         raise checkpoints.CheckpointError(f"{folder.name!r} is no classifier; make one with finetune(output=…)")
     names = [config["id2label"][str(number)] for number in range(len(config["id2label"]))]
     model = SequenceClassifier(Encoder(checkpoints.read_config(folder), device="meta"), len(names))
     checkpoints.load_weights(model, folder)
     return model.eval(), checkpoints.load_tokenizer(folder), names
+
+
+def _encoded(rows: Labelled, tokenizer: XLMRTokenizer, names: Sequence[str], max_length: int) -> Encoded:
+    labels = rows.numbers(names)
+    found = tokenizer(
+        rows.texts, rows.pairs, padding=False, truncation=True, max_length=max_length, return_tensors=None
+    )
+    return Encoded(found["input_ids"], labels)
+
+
+def _tested(model: SequenceClassifier, tests: dict[str, Encoded], team: Team, settings: Settings) -> dict:
+    """A run's figures: accuracy by language, and how training went."""
+    started, accuracy = time.monotonic(), {}
+    precision = training.precision(team.device, settings.precision)
+    for language in bar_of(team, iterable=list(tests), desc="testing", unit="language", leave=False):
+        predicted = predict(model, tests[language].ids, team=team, precision=precision)
+        accuracy[language] = float(predicted.eq(torch.tensor(tests[language].labels)).float().mean())
+    progress = model.progress
+    return {
+        "accuracy": accuracy,
+        "best_epoch": progress.best_epoch + 1,
+        "epochs": len(progress.scores),
+        "steps": len(progress.losses),
+        "dev_accuracy": progress.scores[progress.best_epoch][0],
+        "losses": [round(loss, 6) for loss in progress.losses],
+        "seconds": progress.seconds + time.monotonic() - started,
+    }
+
+
+def _run_features(checkpoint: str | Path, train: Encoded, dev: Encoded, tests: dict[str, Encoded], seed: int) -> dict:
+    """The frozen encoder's features and a logistic regression; the layer is chosen on dev."""
+    started = time.monotonic()
+    encoder = checkpoints.load_encoder(checkpoint)
+    both = features.sentence_features(encoder, train.ids + dev.ids)
+    fit, held_out = both[: len(train.ids)], both[len(train.ids) :]
+    layer, on_dev = features.choose_layer(fit, train.labels, held_out, dev.labels)
+    model = features.classifier(fit[:, layer].numpy(), train.labels, seed)
+    accuracy = {
+        language: float(model.score(features.sentence_features(encoder, test.ids, [layer])[:, 0].numpy(), test.labels))
+        for language, test in tests.items()
+    }
+    return {
+        "accuracy": accuracy, "layer": layer, "pooling": "mean", "dev_accuracy": on_dev[layer],
+        "dev_accuracy_by_layer": on_dev, "seed": seed, "seconds": time.monotonic() - started,
+    }  # fmt: skip
+
+
+def _finished(home: Path | None) -> dict | None:
+    """The figures of a seed that is done."""
+    file = None if home is None else home / "run.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else None
+
+
+def _keep(home: Path, run: dict) -> None:
+    """A seed is done when its figures are there; its snapshots have served."""
+    home.mkdir(parents=True, exist_ok=True)
+    training.write_whole(home / "run.json", lambda file: file.write((json.dumps(run, indent=1) + "\n").encode()))
+    shutil.rmtree(home / training.SNAPSHOTS, ignore_errors=True)
+
+
+def _hash(content: object) -> str:
+    """A fingerprint of the encoded sentences: other data is another run."""
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+
+def _weights_hash(folder: Path) -> str:
+    """A fingerprint of a checkpoint's weights: the size of each file and its first and last mebibyte."""
+    found = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model.bin")]):
+        with file.open("rb") as opened:
+            found.update(f"{file.name} {file.stat().st_size}".encode() + opened.read(1 << 20))
+            opened.seek(max(0, file.stat().st_size - (1 << 20)))
+            found.update(opened.read())
+    return found.hexdigest()[:16]
+
+
+def _versions(checkpoint: str | Path) -> dict:
+    """What a result depends on: the packages, and where the weights came from."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for name in ("transformers", "xlmr-course"):
+        try:
+            found[name.replace("-", "_")] = version(name)
+        except PackageNotFoundError:
+            found[name.replace("-", "_")] = None
+    return found | {"checkpoint": sources.provenance(checkpoint)}
