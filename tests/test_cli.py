@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from xlmr_course import cli
 
-COMMANDS = ("doctor", "course", "run", "notebooks", "lab", "test", "lint", "checkpoints", "fetch", "finetune")
+COMMANDS = ("doctor", "course", "run", "notebooks", "lab", "test", "lint", "checkpoints", "fetch", "finetune", "grade")
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -40,3 +40,9 @@ def test_checkpoints_lists_all(monkeypatch, capsys):
     assert code == 0
     assert "no MLM head" in text
     assert "560 M parameters" in text
+
+
+def test_grading_nothing_is_one_sentence(monkeypatch, capsys, tmp_path):
+    code, text = run(monkeypatch, capsys, "grade", str(tmp_path), "--chapter", "04")
+    assert (code, text.count("\n")) == (1, 1)
+    assert "holds no notebook" in text

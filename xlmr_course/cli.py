@@ -143,6 +143,43 @@ def release(
 
 
 @app.command()
+def grade(
+    submissions: Annotated[Path, typer.Argument(help="a folder or zip of notebooks, as Moodle, Canvas or git give it")],
+    chapter: Annotated[str, typer.Option(help="number or name, such as 04")],
+    out: Annotated[Path, typer.Option(help="the table; pages go into a folder of the same name")] = Path("grades.csv"),
+    jobs: Annotated[int, typer.Option(min=1, help="students at the same time")] = 2,
+    cell_timeout: Annotated[float, typer.Option(min=1, help="seconds that one exercise may take")] = 60,
+    limit: Annotated[float, typer.Option(min=5, help="seconds that one notebook may take")] = 300,
+    memory: Annotated[
+        float, typer.Option(min=0.2, help="GB that one notebook may use, all its processes together")
+    ] = 4,
+) -> None:
+    """Mark a class, hidden checks included: a table, JUnit XML, a page for each student. Run again to go on."""
+    from xlmr_course.classroom.chapters import find
+    from xlmr_course.classroom.confine import Limits
+    from xlmr_course.classroom.grading import Settings
+    from xlmr_course.classroom.grading import grade as grade_class
+
+    settings = Settings(cell_timeout, Limits(limit, memory), jobs)
+    book = grade_class(
+        submissions, find([chapter])[0], out, settings, on_grade=lambda *done: typer.echo(grade_line(*done))
+    )
+    for note in book.notes:
+        typer.echo(f"note: {note}")
+    looks = sum(bool(row.look) for row in book.grades)
+    typer.echo(
+        f"{len(book.grades)} students, {looks} to look at: {out}, and {out.with_suffix('') / 'index.html'} for a browser"
+    )
+
+
+def grade_line(row, done: int, total: int) -> str:
+    """`12/30  anna-ito  9 of 11  look: …`"""
+    points = f"{row.earned} of {row.marking.points}" if row.marking else "0"
+    look = f"  look: {'; '.join(row.look)}" if row.look else ""
+    return f"{done}/{total}  {row.student}  {points}{look}"
+
+
+@app.command()
 def checkpoints() -> None:
     """List the pretrained models: what they are, and where each would come from on this machine."""
     from xlmr_course import sources
