@@ -243,9 +243,10 @@ class _Pretraining:
                 if on_step is not None:
                     on_step(self.step, self.model)
                 last = self.step == settings.steps
-                if self.step % settings.log_every == 0 or self.step == 1 or last:
+                evaluate = last or self.step % settings.eval_every == 0
+                if evaluate or self.step % settings.log_every == 0 or self.step == 1:
                     speed = (self.tokens - counted) / (time.perf_counter() - started)
-                    self.record(rate, speed, evaluate=last or self.step % settings.eval_every == 0)
+                    self.record(rate, speed, evaluate)
                     bar.set_postfix(loss=f"{self.history[-1]['loss']:.3f}", tokens_s=f"{speed:,.0f}", refresh=False)
                     started, counted = time.perf_counter(), self.tokens
                 bar.update()

@@ -164,7 +164,7 @@ def pretrain_folder(
         on_step=after, device=device, tensorboard=tensorboard, recipe=recipe,
     )  # fmt: skip
     if run.is_main:
-        results = measure(run, words, given)
+        results = measure(run, words, given) | {"recipe": recipe}
         results["seconds of the last start"] = round(time.perf_counter() - started, 1)
         _write(output / "results.json", json.dumps(results, indent=1, ensure_ascii=False))
         _write(output / "README.md", model_card(run, results, given))
@@ -277,6 +277,14 @@ def model_card(run: Run, results: Mapping[str, Any], given: Source) -> str:
     tags = "\n".join(f"- {language}" for language in table["model"])
     licence = f"\nlicense: {given.licence.lower()}" if given.licence else ""
     facts = "\n".join(rows)
+    each = results["tokens"] / len(table["model"])
+    began = (
+        f"Training went on from the checkpoint {results['recipe']['checkpoint']}."
+        if results["recipe"]["checkpoint"] else "Nothing else: weights and vocabulary were learned from it alone."
+    )  # fmt: skip
+    limits = (
+        f"It read about {each:,.0f} tokens of each language, repetitions counted; XLM-R's corpus holds 295 billion."
+    )
     return f"""---
 language:
 {tags}{licence}
@@ -287,11 +295,11 @@ mask_token: <mask>
 
 # A small XLM-RoBERTa, pretrained by the course
 
-**What it is.** {results["parameters"] / 1e6:.1f} million parameters: {config.num_hidden_layers} layers of
-{config.hidden_size}, {config.num_attention_heads} heads, {config.vocab_size:,} ids, up to {config.max_tokens} tokens.
-`xlmr-course pretrain` made it, to be taken apart: it shows what masked language modelling learns from very little text.
+**What it is.** An encoder of {results["parameters"] / 1e6:.1f} million parameters with its masked-LM head:
+{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads, {config.vocab_size:,} ids,
+up to {config.max_tokens} tokens. `xlmr-course pretrain` made it.
 
-**Data.** {given.description}. Nothing else: weights and tokenizer began from nothing.
+**Data.** {given.description}. {began}
 
 **Training.** {results["steps"]:,} steps, {results["tokens"]:,} tokens, seed {settings.seed};
 {settings.batch_size} rows of up to {settings.length} ids a step{"" if settings.pack else ", one text a row"},
@@ -306,9 +314,9 @@ and their free numbers were tuned on dev text of each.
 
 {facts}
 
-**What it cannot do.** It has read a few hundred sentences of each language, so it knows few words and hardly any facts;
-what it writes into a blank fits the grammar at best. Don't use it for anything but learning, and don't judge a language
-or its speakers by it. It has no English-to-other-languages transfer worth the name: for that take a real XLM-R.
+**What it cannot do.** {limits} It was trained to guess hidden tokens and for nothing else: it generates no text, and
+nobody has tested it on a task or looked for bias in it. Whatever stands in its training text, it may repeat. For work,
+take a real XLM-R.
 
 ```python
 from transformers import pipeline
