@@ -162,21 +162,15 @@ def grade(
 
     settings = Settings(cell_timeout, Limits(limit, memory), jobs)
     book = grade_class(
-        submissions, find([chapter])[0], out, settings, on_grade=lambda *done: typer.echo(grade_line(*done))
+        submissions,
+        find([chapter])[0],
+        out,
+        settings,
+        on_grade=lambda row, done, total: typer.echo(f"{done}/{total}  {row.line()}"),
     )
     for note in book.notes:
         typer.echo(f"note: {note}")
-    looks = sum(bool(row.look) for row in book.grades)
-    typer.echo(
-        f"{len(book.grades)} students, {looks} to look at: {out}, and {out.with_suffix('') / 'index.html'} for a browser"
-    )
-
-
-def grade_line(row, done: int, total: int) -> str:
-    """`12/30  anna-ito  9 of 11  look: …`"""
-    points = f"{row.earned} of {row.marking.points}" if row.marking else "0"
-    look = f"  look: {'; '.join(row.look)}" if row.look else ""
-    return f"{done}/{total}  {row.student}  {points}{look}"
+    typer.echo(f"{book.summary()} Table: {out}. Pages: {out.with_suffix('') / 'index.html'}")
 
 
 @app.command()

@@ -149,3 +149,9 @@ def test_a_grade_survives_the_record():
 
     before = grade("anna", "right", "wrong", remarks=["late"], seconds=2.5)
     assert Grade.from_json(json.loads(before.to_json())) == before
+
+
+def test_a_line_for_the_terminal_carries_no_control_characters(book):
+    assert grade("\x1b[2Janna\r\n", "right", "right").line() == "\ufffd[2Janna 3 of 3"
+    assert book.grades[3].line() == "dora 0 of 3 look: used more than 4 GB of memory and was ended"
+    assert book.summary() == "5 students, 2 to look at."

@@ -82,6 +82,11 @@ class Grade:
         found = next((result for result in self.results if result.name == item.name), None)
         return found or ExerciseResult(item.name, item.points, "look", self.reason or "the run gave no result for this")
 
+    def line(self) -> str:
+        """`anna-ito  9 of 11  look: …` for a terminal, which control characters in a name must not reach."""
+        points = f"{self.earned} of {self.marking.points}" if self.marking else "no points"
+        return " ".join(plain(f"{self.student}  {points}  {'look: ' * bool(self.look)}{'; '.join(self.look)}").split())
+
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(asdict(self), ensure_ascii=True)
@@ -105,6 +110,11 @@ class Gradebook:
     @property
     def points(self) -> int:
         return sum(item.points for item in self.items)
+
+    def summary(self) -> str:
+        """How many there are, and how many a person must look at."""
+        looks = sum(bool(grade.look) for grade in self.grades)
+        return f"{len(self.grades)} students, {looks} to look at."
 
     def put(self, grade: Grade) -> None:
         """Add a row, in place of the student's earlier one; rows are sorted by name."""
