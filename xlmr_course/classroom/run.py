@@ -162,6 +162,7 @@ def _write_index(
 PAGE_STYLE = """
 .jp-Notebook { max-width: 68rem; margin: 0 auto; padding: 1rem; }
 .jp-RenderedHTMLCommon p, .jp-RenderedHTMLCommon li { line-height: 1.6; }
+.jp-RenderedHTMLCommon .highlight pre { white-space: pre; word-break: normal; overflow-x: auto; }
 pre, code, .highlight, .highlight * { font-family: var(--jp-code-font-family, monospace); }
 .jp-RenderedImage img { max-width: 100%; height: auto; }
 .jp-InputPrompt, .jp-OutputPrompt { flex-basis: 3.2rem; min-width: 3.2rem; }
