@@ -187,7 +187,8 @@ class _Pretraining:
         if isinstance(given, XLMRConfig):
             generator = torch.Generator().manual_seed(self.settings.seed)
             config = replace(given, vocab_size=len(self.tokenizer))
-            return MaskedLM(Encoder(config, generator), generator)
+            with torch.random.fork_rng(devices=[]):  # torch draws values for the head that are replaced at once
+                return MaskedLM(Encoder(config, generator), generator)
         if given.config.vocab_size != len(self.tokenizer):
             raise ValueError(
                 f"the model has {given.config.vocab_size:,} word vectors and the tokenizer {len(self.tokenizer):,} "
@@ -233,7 +234,8 @@ class _Pretraining:
             self.writer = _tensorboard(self.output) if tensorboard and main else None
             if self.step == 0 and on_step is not None:
                 on_step(0, self.model)
-            bar = tqdm(total=settings.steps, initial=self.step, desc="pretraining", unit="step", disable=not main)
+            quiet = {} if main else {"disable": True}
+            bar = tqdm(total=settings.steps, initial=self.step, desc="pretraining", unit="step", **quiet)
             started, counted = time.perf_counter(), self.tokens
             while self.step < settings.steps:
                 rate = settings.learning_rate * warmup_decay(self.step, settings.steps, settings.warmup)

@@ -296,8 +296,8 @@ mask_token: <mask>
 # A small XLM-RoBERTa, pretrained by the course
 
 **What it is.** An encoder of {results["parameters"] / 1e6:.1f} million parameters with its masked-LM head:
-{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads, {config.vocab_size:,} ids,
-up to {config.max_tokens} tokens. `xlmr-course pretrain` made it.
+{config.num_hidden_layers} layers of {config.hidden_size}, {config.num_attention_heads} heads,
+{config.vocab_size:,} ids, up to {config.max_tokens} tokens. `xlmr-course pretrain` made it.
 
 **Data.** {given.description}. {began}
 
