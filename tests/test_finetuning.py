@@ -92,7 +92,7 @@ def test_frozen_features_and_logistic_regression(checkpoint, own_corpus, out):
     results = run(checkpoint, own_corpus, method="features", output=out)
     assert results.accuracy("en") >= 0.75
     one = json.loads((out / "results.json").read_text())["runs"][0]
-    assert one["layer"] == max(range(3), key=lambda layer: (one["dev_accuracy_by_layer"][layer], layer))
+    assert one["layer"] == max(range(3), key=lambda layer: (one["accuracy_by_layer"][layer], layer))
     assert one["pooling"] == "mean"
     again = run(checkpoint, own_corpus, method="features")
     assert again.languages == results.languages

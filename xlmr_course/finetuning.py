@@ -17,6 +17,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from xlmr_course import checkpoints, features, sources, training
@@ -36,6 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 METHODS = ("finetune", "features")
+CHOOSING = 2_000  # sentences of the training language that choose the layer of the features
 
 
 def finetune(
@@ -107,7 +109,7 @@ def finetune(
         home = None if output is None else Path(output) / "seeds" / str(seed)
         run = team.agreed(_finished(home))
         if run is None and method == "features":
-            run = _run_features(checkpoint, train, dev, tests, seed)
+            run = _run_features(checkpoint, train, dev, tests, team.device, seed)
         elif run is None:
             model = train_classifier(
                 checkpoint, train, dev, len(names), seed, settings, folder=home, team=team,
@@ -191,21 +193,25 @@ def _tested(model: SequenceClassifier, tests: dict[str, Encoded], team: Team, se
     }
 
 
-def _run_features(checkpoint: str | Path, train: Encoded, dev: Encoded, tests: dict[str, Encoded], seed: int) -> dict:
-    """The frozen encoder's features and a logistic regression; the layer is chosen on dev."""
+def _run_features(
+    checkpoint: str | Path, train: Encoded, dev: Encoded, tests: dict[str, Encoded], device: str, seed: int
+) -> dict:
+    """The frozen encoder's features and a logistic regression; the layer is chosen by the language of training."""
     started = time.monotonic()
-    encoder = checkpoints.load_encoder(checkpoint)
-    both = features.sentence_features(encoder, train.ids + dev.ids)
-    fit, held_out = both[: len(train.ids)], both[len(train.ids) :]
-    layer, on_dev = features.choose_layer(fit, train.labels, held_out, dev.labels)
-    model = features.classifier(fit[:, layer].numpy(), train.labels, seed)
-    accuracy = {
-        language: float(model.score(features.sentence_features(encoder, test.ids, [layer])[:, 0].numpy(), test.labels))
-        for language, test in tests.items()
-    }
+    encoder = checkpoints.load_encoder(checkpoint).to(device)
+    whole = Encoded.joined([train, dev])
+    some = torch.randperm(len(whole.ids), generator=torch.Generator().manual_seed(seed))[:CHOOSING].tolist()
+    every_layer = features.sentence_features(encoder, [whole.ids[i] for i in some])
+    layer, on_layers = features.choose_layer(every_layer.numpy(), [whole.labels[i] for i in some])
+
+    def pooled(ids: list[list[int]]) -> np.ndarray:
+        return features.sentence_features(encoder, ids, [layer])[:, 0].numpy()
+
+    model = features.new_classifier().fit(pooled(train.ids), train.labels)
+    accuracy = {language: float(model.score(pooled(test.ids), test.labels)) for language, test in tests.items()}
     return {
-        "accuracy": accuracy, "layer": layer, "pooling": "mean", "dev_accuracy": on_dev[layer],
-        "dev_accuracy_by_layer": on_dev, "seed": seed, "seconds": time.monotonic() - started,
+        "accuracy": accuracy, "layer": layer, "pooling": "mean", "accuracy_by_layer": on_layers, "seed": seed,
+        "seconds": time.monotonic() - started,
     }  # fmt: skip
 
 

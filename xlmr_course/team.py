@@ -3,6 +3,12 @@
 `accelerate launch` starts the processes and tells them who they are; its `PartialState` finds the device of each and
 connects them (gloo between CPUs, NCCL between GPUs). PyTorch's `DistributedDataParallel` averages the gradients. What
 is left is here: who writes, who waits, and how results come together. A single process is a team of one.
+
+    accelerate launch --num_processes 2 -m xlmr_course finetune …
+    accelerate launch --multi_gpu --num_processes 2 -m xlmr_course finetune --device cpu …
+
+The second is for CPUs: accelerate's own `--cpu` starts a single process unless MPI is installed, and `--multi_gpu` is
+its name for torchrun.
 """
 
 from __future__ import annotations
