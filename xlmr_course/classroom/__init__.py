@@ -7,8 +7,8 @@ import sys
 
 from xlmr_course.classroom.show import show_source
 
-# nbformat imports jsonschema, which compiles a grammar of web addresses that no notebook needs: seconds in every process.
-# Without the package it does without the grammar.
+# nbformat imports jsonschema, which compiles a grammar of web addresses that no notebook needs, in every process anew.
+# That takes seconds. Without the package it does without the grammar.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 __all__ = ["check_notebook", "show_progress", "show_source"]
