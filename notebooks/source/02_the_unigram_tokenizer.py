@@ -296,6 +296,13 @@ print(f"log-probability of the word, from the left {forward[-1]:.3f}, from the r
 print(f"share of the best path: {math.exp(best_score - forward[-1]):.3f}")
 
 # %% [markdown]
+# The sweep can count, too. Give every piece the probability 1, and each path counts as one. So how many ways are there
+# to cut the word?
+
+# %%
+round(math.exp(Lattice(word, dict.fromkeys(LOG, 0.0)).forward()[-1]))
+
+# %% [markdown]
 # ### Exercise: the backward pass
 #
 # `beta[start]` is the log of the summed probability of all ways to cut the rest of the word, from `start` to the end.
@@ -520,6 +527,8 @@ with plots.style():
     figure, axes = plots.plt.subplots(figsize=(6.5, 3))
     axes.semilogy([step.pieces for step in steps], color=plots.BLUE, marker="o", markersize=4)
     axes.set(xlabel="step of training (two of EM, then one of pruning)", ylabel="pieces")
+    axes.set_yticks([8_000, 16_000, 32_000, 64_000], ["8,000", "16,000", "32,000", "64,000"])
+    axes.minorticks_off()
 plots.show(figure, alt="The number of pieces falls in stairs, a quarter at each pruning, to 8,000.")
 
 # %% [markdown]
@@ -530,7 +539,8 @@ rows = [(code, " ".join(model.segment(corpus.load(code, "test")["text"][0]))) fo
 plots.show_sentences(rows)
 
 # %% [markdown]
-# Thai has no spaces between words, and none were needed. No step of this chapter knew what a word is.
+# Thai has no spaces between words, and none were needed. Where a text has spaces, no piece crosses one. Nothing else
+# told the training what a word is.
 
 # %% [markdown]
 # ## Against SentencePiece
@@ -614,3 +624,5 @@ show_source(Lattice.best_scores, Lattice.expected_counts)
 #
 # - Kudo (2018), *Subword Regularization*, arXiv 1804.10959: the Unigram model and sampling.
 # - Kudo and Richardson (2018), *SentencePiece*.
+#
+# Go on with `03_xlmr_vocabulary`.

@@ -818,3 +818,5 @@ for name, tool in (("package", tokenizer), ("transformers", automatic)):
 # - Conneau et al. (2020), *Unsupervised Cross-lingual Representation Learning at Scale*, arXiv 1911.02116.
 # - Rust et al. (2021), *How Good is Your Tokenizer?*, arXiv 2012.15613: what a vocabulary does to a language.
 # - Petrov et al. (2023), *Language Model Tokenizers Introduce Unfairness Between Languages*, arXiv 2305.15425.
+#
+# Go on with `04_attention`.

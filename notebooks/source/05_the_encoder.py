@@ -705,3 +705,5 @@ print(f"{4 * 64 * 12 * 512 * 512 / 1e9:.2f} GB of attention weights, if you keep
 # - Vaswani et al. (2017), *Attention Is All You Need*, section 3, for the layer.
 # - Ba, Kiros and Hinton (2016), *Layer Normalization*.
 # - Xiong et al. (2020), *On Layer Normalization in the Transformer Architecture*, for pre- and post-LN.
+#
+# Go on with `06_masked_language_modelling`.
