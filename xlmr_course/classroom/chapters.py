@@ -85,8 +85,10 @@ def released_chapters(root: Path = ROOT) -> list[Chapter]:
     """
     if any((root / "notebooks" / "source").glob("[0-9][0-9]_*.py")):
         return all_chapters(root)
-    packaged = Path(__file__).resolve().parents[1] / "_data"
-    return [Chapter(path.stem, packaged) for path in sorted(packaged.glob("notebooks/[0-9][0-9]_*.ipynb"))]
+    for folder in (root, Path(__file__).resolve().parents[1] / "_data"):
+        if found := sorted(folder.glob("notebooks/[0-9][0-9]_*.ipynb")):
+            return [Chapter(path.stem, folder) for path in found]
+    raise CourseError("the course's notebooks are not in this installation; install its wheel again")
 
 
 def find_released(names: Sequence[str], root: Path = ROOT) -> list[Chapter]:
