@@ -76,6 +76,10 @@ def test_saving_into_the_folder_that_was_loaded(folder):
     assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_who_may_read_the_config_may_read_the_weights(folder):
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+
+
 def test_a_loaded_model_trains_and_leaves_its_file_alone(folder):
     before = (folder / "model.safetensors").read_bytes()
     model = checkpoints.load_masked_lm(folder)

@@ -325,6 +325,8 @@ def save_pretrained(
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in to_hugging_face(model).items()}
     # Under another name first: the model's own tensors may be mapped from the file that is being replaced.
     save_file(tensors, folder / "model.safetensors.part", metadata={"format": "pt"})
+    # safetensors keeps the file to its owner; in a shared folder the others are to read it like config.json.
+    os.chmod(folder / "model.safetensors.part", (folder / "config.json").stat().st_mode)
     os.replace(folder / "model.safetensors.part", folder / "model.safetensors")
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)

@@ -314,6 +314,8 @@ def _convert(checkpoint: Checkpoint, source: str, write) -> Path:
         folder = Path(temporary) / checkpoint.name
         folder.mkdir()
         write(folder)
+        # safetensors keeps its files to their owner, and a classroom shares one cache.
+        (folder / WEIGHTS).chmod((folder / "config.json").stat().st_mode)
         (folder / "source.json").write_text(json.dumps({"from": source}), encoding="utf-8")
         try:
             folder.rename(target)
