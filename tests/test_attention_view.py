@@ -61,7 +61,7 @@ def encoder():
 
 def data(view):
     """What a page hands to BertViz."""
-    return json.JSONDecoder().raw_decode(view.html.split("draw(document.currentScript.parentNode, ")[1])[0]
+    return json.JSONDecoder().raw_decode(view.html.split("draw(document.currentScript, ")[1])[0]
 
 
 VIEWS = [attention_view.head_view, attention_view.model_view]
@@ -271,6 +271,16 @@ def test_pointing_at_a_piece_and_choosing_heads_and_layers_works(tmp_path):
     page = opened(attention_view.View(view.html + POINTING, "x").save(tmp_path / "page.html"))
     found = json.loads(re.search("<title>(.*?)</title>", page)[1])
     assert found == {"pointed": ["1"] * 5 * 4, "left": 0, "alone": ["2"] * 25, "layers": "02", "after": 25}
+
+
+@in_a_browser
+def test_a_front_end_may_run_the_scripts_from_elsewhere(tmp_path):
+    two = attention_view.head_view(TOKENS, weights()).html + attention_view.head_view(TOKENS, weights(layers=1)).html
+    asleep = two.replace("<script>", '<script type="text/plain">')
+    wake = '<script>document.querySelectorAll("script[type]").forEach(s => eval(s.textContent));</script>'
+    page = opened(attention_view.View(asleep + wake, "x").save(tmp_path / "page.html"))
+    assert page.count("<line") == 2 * 4 * 5 * 5
+    assert page.index("attention-view-1") < page.index("attention-view-2")
 
 
 @in_a_browser

@@ -124,10 +124,17 @@ function fit(live) {
   });
 }
 
-// Let BertViz draw into a box, and put away the still picture that stood in its place. Each drawing on a page gets an
+// Where to draw: beside the running script, or where nothing has been drawn yet if a front end runs scripts elsewhere.
+function place(script) {
+  const beside = script && script.previousElementSibling;
+  if (beside && beside.className === "live") return beside;
+  return all("div.live").find(live => !live.firstElementChild.id);
+}
+
+// Let BertViz draw, and put away the still picture that stood in its place. Each drawing on a page gets an
 // id of its own, however often the same view is shown.
-function draw(box, params, bertviz) {
-  const live = box.querySelector(".live"), still = box.querySelector(".still");
+function draw(script, params, bertviz) {
+  const live = place(script), still = live.previousElementSibling;
   const weights = x => Array.isArray(x) ? x.map(weights) : x / 1000; // they are stored as whole thousandths
   params.attention.forEach(part => { part.attn = weights(part.attn); });
   let number = 1;

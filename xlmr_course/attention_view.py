@@ -281,7 +281,7 @@ def _bertviz(name: str, tokens: list[str], weights: Tensor, second: int | None, 
     stand_ins = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
     return (
         f'<div class="live" style="display:none">{body}</div>\n<script>\n(() => {{\n{stand_ins}\n'
-        f"draw(document.currentScript.parentNode, {data}, given => {{\n{drawing}}});\n}})();\n</script>"
+        f"draw(document.currentScript, {data}, given => {{\n{drawing}}});\n}})();\n</script>"
     )
 
 
