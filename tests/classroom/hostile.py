@@ -335,17 +335,16 @@ for process in psutil.Process().parents():
         process.kill()
 """
 MEMORY = """\
-import numpy as np, time
+import numpy as np
 kept = []
-for step in range(200):
-    kept.append(np.ones(50_000_000 // 8))
-    time.sleep(0.03)
+for step in range(100):
+    kept.append(np.ones(100_000_000 // 8))
 """
 FILL = """\
 import time
 for number in range(200):
     open(f"file-{number}", "wb").write(bytes(10_000_000))
-    time.sleep(0.05)
+    time.sleep(0.01)
 """
 REMOVE = """\
 import os, shutil
@@ -421,13 +420,13 @@ HOSTILE = (
     Hostile("raises-base-exception", "a BaseException of its own", inside("raise BaseException('ha')"), ERROR),
     # --- what is too much ---
     Hostile("much-output", "24 MB of output", inside("print('x' * 24_000_000)")),
-    Hostile("memory", "an array of 10 GB, in steps", first_line(MEMORY), None, "used more than 1 GB of memory"),
+    Hostile("memory", "an array of 10 GB, in steps", first_line(MEMORY), None, "used more than 0.6 GB of memory"),
     Hostile(
         "memory-at-once",
-        "4 GB in one request",
-        first_line("kept = bytearray(4_000_000_000)\nkept[::4096] = b'x' * len(kept[::4096])"),
+        "2 GB in one request",
+        first_line("import numpy as np\nkept = np.ones(2_000_000_000 // 8)"),
         None,
-        "used more than 1 GB of memory",
+        "used more than 0.6 GB of memory",
     ),
     Hostile("fills-the-disk", "2 GB in many files", first_line(FILL), None, "to disk", posix=True),
     Hostile(
@@ -459,7 +458,12 @@ HOSTILE = (
         "a thread that never ends",
         first_line("import threading, time\nthreading.Thread(target=time.sleep, args=(999,)).start()"),
     ),
-    Hostile("removes-folders", "empties its working folder, home and temporary folder", first_line(REMOVE)),
+    Hostile(
+        "removes-folders",
+        "empties its working folder, home and temporary folder",
+        first_line(REMOVE),
+        reason="without a result",
+    ),
     Hostile("changes-folder", "os.chdir('/')", first_line("import os\nos.chdir('/')")),
     # --- the check ---
     Hostile("check-deleted", "its check is gone", wrong(drop("add-check")), WRONG, remark="add: the check was deleted"),
@@ -522,7 +526,7 @@ HOSTILE = (
         "allclose-patched-late",
         "numpy.allclose says yes from within the answer",
         wrong_mean("", "np.allclose = lambda *a, **k: True"),
-        ("right", "look", "right"),
+        ("right", "wrong", "right"),
         "",
         "numpy.allclose",
     ),

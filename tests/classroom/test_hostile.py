@@ -13,10 +13,10 @@ from xlmr_course.classroom.chapters import Chapter
 from xlmr_course.classroom.confine import Limits
 from xlmr_course.classroom.grading import Settings
 
-LIMITS = Limits(seconds=90, memory_gb=1, disk_gb=0.5, processes=32)
-SETTINGS = Settings(cell_timeout=3, limits=LIMITS, namespace=False)
+LIMITS = Limits(seconds=90, memory_gb=0.6, disk_gb=0.3, processes=32)
+SETTINGS = Settings(cell_timeout=5, limits=LIMITS, namespace=False)
 # What only the limit of the whole notebook ends is graded with a shorter one.
-IMPATIENT = Settings(cell_timeout=3, limits=Limits(seconds=15, memory_gb=1), namespace=False)
+IMPATIENT = Settings(cell_timeout=3, limits=Limits(seconds=15, memory_gb=0.6), namespace=False)
 HONEST = ("000-honest", "mmm-honest", "zzz-honest")
 POSSIBLE = [entry for entry in hostile.HOSTILE if os.name == "posix" or not entry.posix]
 pytestmark = pytest.mark.slow

@@ -32,6 +32,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -95,7 +96,7 @@ def run(
     namespace: bool | None = None,
     on_start: Callable[[subprocess.Popen], None] | None = None,
 ) -> Ended:
-    """Run `command` guarded, with `folder` as its home; each `{fd}` in it becomes the number of the report's pipe.
+    """Run `command` guarded, with a home in `folder`; each `{fd}` in it becomes the number of the report's pipe.
 
     Args:
         folder: an empty folder; `folder/work` is the working folder, and may hold files already.
@@ -105,14 +106,14 @@ def run(
         on_start: is given the guard; closing its `stdin` ends everything.
     """
     token = uuid.uuid4().hex
-    work, temporary = folder / "work", folder / "tmp"
-    for path in (work, temporary):
+    work, home, temporary = folder / "work", folder / "home", folder / "tmp"
+    for path in (work, home, temporary):
         path.mkdir(parents=True, exist_ok=True)
     job = {
         "command": list(command),
         "work": str(work),
         "folder": str(folder),
-        "environment": environment(folder, temporary, token, threads),
+        "environment": environment(home, temporary, token, threads),
         "limits": asdict(limits),
         "namespace": has_namespaces() if namespace is None else namespace,
     }
@@ -155,24 +156,23 @@ def has_namespaces() -> bool:
     return not subprocess.run([*_NAMESPACE, "true"], stdin=subprocess.DEVNULL, capture_output=True).returncode
 
 
-def environment(folder: Path, temporary: Path, token: str, threads: int) -> dict[str, str]:
-    """Variables of a student's processes: what the course needs, no secrets, and every home in `folder`."""
-    home, temp = str(folder), str(temporary)
+def environment(home: Path, temporary: Path, token: str, threads: int) -> dict[str, str]:
+    """Variables of a student's processes: what the course needs, no secrets, and a home of their own."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     caches = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    figures = folder / "matplotlib"
+    figures = home / "matplotlib"
     figures.mkdir(exist_ok=True)
     for fonts in _font_lists():  # to search the fonts anew takes seconds
         shutil.copy(fonts, figures)
     return kept | {
         MARK: token,
-        **dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"), home),
-        **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temp),
+        **dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"), str(home)),
+        **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),
         "MPLCONFIGDIR": str(figures),
         # As sources.cache_folder() has it, whose import would cost each run of the grader seconds.
         "XLMR_COURSE_CACHE": os.environ.get("XLMR_COURSE_CACHE") or str(Path.home() / ".cache" / "xlmr-course"),
         "HF_HOME": str(caches),
-        "HF_TOKEN_PATH": str(folder / "no-token"),
+        "HF_TOKEN_PATH": str(home / "no-token"),
         "OMP_NUM_THREADS": str(threads),
         # A file json.py that a notebook writes must not become the marking's json; nor may it leave compiled files.
         "PYTHONSAFEPATH": "1",
@@ -243,21 +243,20 @@ def _become_guard(limits: Limits) -> None:
 def _guarded(job: dict, limits: Limits) -> Ended:
     start = time.monotonic()
     reading, writing = os.pipe()
-    log = Path(job["folder"], "log.txt")
     command = [part.replace("{fd}", str(writing)) for part in job["command"]]
     command = [*(_NAMESPACE if job["namespace"] else ()), *command]
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            command,
-            cwd=job["work"],
-            env=job["environment"],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_die_with_the_guard if LINUX else None,
-            **({"pass_fds": (writing,)} if os.name == "posix" else {"close_fds": False}),
-        )
+    log = tempfile.TemporaryFile(dir=job["folder"])  # noqa: SIM115 - stays open, and has no name to remove it by
+    process = subprocess.Popen(
+        command,
+        cwd=job["work"],
+        env=job["environment"],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with_the_guard if LINUX else None,
+        **({"pass_fds": (writing,)} if os.name == "posix" else {"close_fds": False}),
+    )
     os.close(writing)
     parts: list[bytes] = []
     with open(reading, "rb") as pipe:
@@ -271,7 +270,9 @@ def _guarded(job: dict, limits: Limits) -> Ended:
     code = None if reason else process.returncode
     if code:
         reason = _exit_text(code)
-    tail = log.read_bytes()[-4000:].decode("utf-8", "replace")
+    with log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 4000))
+        tail = log.read().decode("utf-8", "replace")
     result = b"".join(parts).decode("utf-8", "replace")
     return Ended(reason, result, round(time.monotonic() - start, 1), peak, 0 if reason else strays, tail, code)
 
@@ -295,7 +296,7 @@ def _watch(process: subprocess.Popen, start: float, folder: Path, limits: Limits
             return f"was not done after {limits.seconds:g} seconds and was ended", peak
         if len(tree) > limits.processes:
             return f"started more than {limits.processes} processes and was ended", peak
-        if tick % 20 == 19 and _folder_size(folder) > limits.disk_gb * 1e9:
+        if tick % 10 == 9 and _folder_size(folder) > limits.disk_gb * 1e9:
             return f"wrote more than {limits.disk_gb:g} GB to disk and was ended", peak
         if _stdin_is_closed():
             return STOPPED, peak
