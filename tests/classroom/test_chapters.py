@@ -5,7 +5,9 @@ import contextlib
 import copy
 import dis
 import io
+import itertools
 import json
+import re
 
 import nbformat
 import pytest
@@ -72,6 +74,17 @@ def test_an_answer_that_knows_the_visible_check_by_heart_fails_the_hidden_one(ch
         assert by_heart == "passed", f"{name}: what was recorded does not pass the visible check itself: {by_heart}"
         hidden = ended(solution, [remembered.replay, *roles["hidden"]], setup)
         assert hidden.startswith(f"AssertionError: {name}: "), f"{name}: an answer known by heart gives {hidden}"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=names)
+def test_hints_that_open_one_by_one_stand_above_every_answer(chapter):
+    cells = build.read_source(chapter).cells
+    for above, cell in itertools.pairwise(cells):
+        if build.role_of(cell) == "answer":
+            opened = re.findall(r"<details><summary>(.*?)</summary>(.*?)</details>", above.source, re.DOTALL)
+            assert len(opened) >= 2, f"{cell.id} has {len(opened)} hints above it"
+            assert [title for title, _ in opened] == [f"Hint {number + 1}" for number in range(len(opened))]
+            assert "`" in opened[-1][1], f"the last hint above {cell.id} shows no code; it should nearly be the answer"
 
 
 class Remembered:
