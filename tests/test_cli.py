@@ -1,6 +1,9 @@
 """The commands: what they print, and that what the user can mend is one sentence."""
 
+import json
+
 import pytest
+from toys import toy_checkpoint
 from typer.testing import CliRunner
 
 from xlmr_course import cli
@@ -46,3 +49,42 @@ def test_grading_nothing_is_one_sentence(monkeypatch, capsys, tmp_path):
     code, text = run(monkeypatch, capsys, "grade", str(tmp_path), "--chapter", "04")
     assert (code, text.count("\n")) == (1, 1)
     assert "holds no notebook" in text
+
+
+def test_finetune_writes_the_folder_and_prints_the_table(monkeypatch, capsys, own_corpus, tmp_path):
+    checkpoint = toy_checkpoint(tmp_path / "toy")
+    out = tmp_path / "out"
+    code, text = run(
+        monkeypatch, capsys, "finetune", "--checkpoint", str(checkpoint), "--data", str(own_corpus),
+        "--output", str(out), "--epochs", "1", "--batch-size", "4", "--seeds", "0,1", "--device", "cpu", "--train-embeddings",
+    )  # fmt: skip
+    assert code == 0, text
+    assert "mean, unseen" in text
+    assert " ± " in text
+    assert {"results.json", "results.png", "model.safetensors", "config.json"} <= {file.name for file in out.iterdir()}
+    assert json.loads((out / "results.json").read_text())["settings"]["freeze_embeddings"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--seeds", "one"), "Error: --seeds one is no list of whole numbers, such as 0,1,2"),
+        (("--task", "names"), "Error: there is no task 'names'; the tasks are topics"),
+        (("--data", "nowhere"), "Error: the folder 'nowhere' holds no sentences/<language>.tsv"),
+        (("--dataset", "facebook/xnli"), "Error: the data set 'facebook/xnli' (configurations) could not be read"),
+        (("--precision", "half"), "Error: precision='half' is unknown; use auto, float32"),
+    ],
+)
+def test_what_finetune_cannot_do_is_one_sentence(monkeypatch, capsys, small, arguments, sentence):
+    code, text = run(monkeypatch, capsys, "finetune", "--device", "cpu", *arguments)
+    assert code == 1
+    assert text.startswith(sentence)
+    assert text.count("\n") == 1
+
+
+def test_fetch_says_where_it_is_and_that_it_is_whole(monkeypatch, capsys, small):
+    code, text = run(monkeypatch, capsys, "fetch", "small")
+    assert code == 0
+    assert text.splitlines()[0] == f"small: {small}"
+    code, text = run(monkeypatch, capsys, "fetch", "huge")
+    assert (code, text.count("\n")) == (1, 1)
