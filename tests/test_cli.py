@@ -56,7 +56,8 @@ def test_finetune_writes_the_folder_and_prints_the_table(monkeypatch, capsys, ow
     out = tmp_path / "out"
     code, text = run(
         monkeypatch, capsys, "finetune", "--checkpoint", str(checkpoint), "--data", str(own_corpus),
-        "--output", str(out), "--epochs", "1", "--batch-size", "4", "--seeds", "0,1", "--device", "cpu", "--train-embeddings",
+        "--output", str(out), "--epochs", "1", "--batch-size", "4", "--seeds", "0,1", "--device", "cpu",
+        "--train-embeddings",
     )  # fmt: skip
     assert code == 0, text
     assert "mean, unseen" in text
