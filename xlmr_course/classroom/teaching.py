@@ -22,6 +22,7 @@ from xlmr_course.classroom import proof
 from xlmr_course.classroom.build import BEGIN, END, read_source
 from xlmr_course.classroom.chapters import ROOT, Chapter, CourseError, all_chapters, measured
 
+LONG_FLOATS = re.compile(r"\d+\.\d{4,}")
 BARE_TAGS = re.compile(r"(?<![`\w])(?:</?\w+>)+(?![`\w])")  # <s> and its like, which Markdown would take for HTML
 
 
@@ -128,7 +129,9 @@ def _joined(lines: Iterable[str]) -> str:
 
 
 def _shown(text: str) -> str:
-    return BARE_TAGS.sub(r"`\g<0>`", text)
+    """Fit for a page: tags as code, and no more than three decimals, since further ones differ by machine."""
+    rounded = LONG_FLOATS.sub(lambda match: f"{float(match[0]):.3f}", text)
+    return BARE_TAGS.sub(r"`\g<0>`", rounded)
 
 
 def _replace(file: Path, text: str) -> None:
