@@ -223,6 +223,9 @@ def finetune(
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16")] = "auto",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1; else a GPU if there is one")] = None,
     seeds: Annotated[str, typer.Option(help="one run each, such as 0,1,2")] = "0",
+    snapshot_seconds: Annotated[
+        float, typer.Option(min=0, help="how often the output folder is brought up to date")
+    ] = 120.0,
 ) -> None:
     """Fine-tune on one language and print the accuracy in all of them. Also under `accelerate launch -m`."""
     from xlmr_course.finetuning import Settings
@@ -253,6 +256,7 @@ def finetune(
         ),
         output=output,
         device=device,
+        snapshot_seconds=snapshot_seconds,
     )
     if os.environ.get("RANK", "0") == "0":  # of several processes one prints
         typer.echo(results.table())
