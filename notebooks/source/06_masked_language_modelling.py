@@ -541,7 +541,10 @@ with plots.style():
 plots.show(figure, alt="The loss starts at that of guessing and falls close to zero within 400 steps.")
 
 # %% [markdown]
-# Now hide every fourth piece of each sentence, one at a time, and ask. How many does it know?
+# Now hide every fourth piece of each sentence, one at a time, and ask. How many does it know, in five languages and
+# three scripts?
+#
+# A good number proves the machinery, and nothing about language: it has seen these ten sentences and no others.
 
 # %%
 learner.eval()
@@ -555,10 +558,6 @@ for row in sentences:
         guesses = learner(probes).logits[torch.arange(len(places)), list(places)].argmax(-1)
     right += int((guesses == row[list(places)]).float().mean() > 0.8)
 print(f"sentences with more than four fifths of the hidden pieces right: {right} of {len(sentences)}")
-
-# %% [markdown]
-# All of them, in five languages and three scripts. That proves the machinery, and nothing about language: it has seen
-# these ten sentences and no others.
 
 # %% [markdown] exercise={"name": "half-masked", "role": "manual", "points": 2, "rubric": "1 point: more guesses a sentence against less context, or text unlike real text. 1 point: the two losses come from different games; compare at the same masking or on a task."}
 # ### In your own words: why not half of them?
@@ -596,3 +595,5 @@ show_source(mlm.mask_tokens)
 # - Devlin et al. (2019), *BERT*, section 3.1, for the 80/10/10.
 # - Liu et al. (2019), *RoBERTa*, section 4.1, for drawing the mask anew each time.
 # - Press and Wolf (2017), *Using the Output Embedding to Improve Language Models*, for tied weights.
+#
+# Go on with `07_pretraining`.
