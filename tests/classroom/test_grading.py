@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import time
 import pytest
 
 from xlmr_course.classroom import grading
-from xlmr_course.classroom.chapters import Chapter, CourseError
+from xlmr_course.classroom.chapters import Chapter, CourseError, find
 from xlmr_course.classroom.confine import Limits
+from xlmr_course.classroom.gradebook import page_name
 from xlmr_course.classroom.grading import Record, Settings
 
 # Marks a file such as {"verdicts": ["right", "wrong"], "sleep": 0.1, "do": "raise SystemExit(3)"}.
@@ -248,3 +250,20 @@ def test_the_record_mends_a_cut_line_and_forgets_nothing(tmp_path):
     assert record.unfinished("anna", "d") == 1
     record.add("stopped", "anna", "d")
     assert Record(path, "edition", [1.0]).unfinished("anna", "d") == 0
+
+
+@pytest.mark.slow
+def test_the_real_solution_of_chapter_04_gets_full_marks(tmp_path):
+    [chapter] = find(["04"])
+    (tmp_path / "in").mkdir()
+    shutil.copy(chapter.solution, tmp_path / "in" / "anna.ipynb")
+    shutil.copy(chapter.student, tmp_path / "in" / "blank.ipynb")
+    book = grading.grade(tmp_path / "in", chapter, tmp_path / "grades.csv", Settings())
+    anna, empty = book.grades
+    assert [result.verdict for result in anna.results] == ["right"] * 5 + ["look"]
+    assert anna.earned == sum(item.points for item in book.items[:-1])
+    assert anna.look == ["to be marked by hand: trust-a-head"]
+    assert {result.verdict for result in empty.results} == {"not written yet"}
+    page = (tmp_path / "grades" / page_name("anna")).read_text(encoding="utf-8")
+    assert "names a test" in page, "the rubric"
+    assert "switch the head off and measure" in page, "beside the answer"
