@@ -148,6 +148,78 @@ OTHERS = {
         "def perplexity(losses, counts):\n    losses, counts = torch.tensor(losses), torch.tensor(counts)\n"
         "    return ((losses * counts).sum() / counts.sum()).exp().item()",
     ],
+    ("09", "neighbour"): [
+        "def neighbour_weight(weights, offset):\n    n = weights.shape[-1]\n"
+        "    places = [(i, i + offset) for i in range(n) if 0 <= i + offset < n]\n"
+        "    return torch.stack([weights[:, i, j] for i, j in places]).mean(0)",
+    ],
+    ("09", "handed-over"): [
+        "def handed_over(weights, values):\n"
+        "    brought = (weights[:, :, None] * values[None]).norm(dim=-1)\n"
+        "    return brought / brought.sum(1, keepdim=True)",
+    ],
+    ("09", "mean-pool"): [
+        "def mean_pool(states, mask):\n"
+        "    return torch.stack([state[keep.bool()].mean(0) for state, keep in zip(states, mask)])",
+    ],
+    ("09", "retrieval"): [
+        "def retrieval(queries, others):\n"
+        "    cosines = F.cosine_similarity(queries[:, None], others[None], dim=-1)\n"
+        "    return sum(int(row.argmax()) == i for i, row in enumerate(cosines)) / len(queries)",
+    ],
+    ("09", "centre"): [
+        "def centre(vectors, languages):\n"
+        "    means = {code: vectors[[i for i, c in enumerate(languages) if c == code]].mean(0) for code in languages}\n"
+        "    return torch.stack([vector - means[code] for vector, code in zip(vectors, languages)])",
+    ],
+    ("10", "parameters"): [
+        "def parameters(config):\n"
+        "    return sum(p.numel() for p in MaskedLM(Encoder(config, device='meta')).parameters())",
+    ],
+    ("10", "training-memory"): [
+        "def training_memory(trained, frozen=0, mixed=True):\n"
+        "    weights, gradients, adam = 4 * (trained + frozen), 4 * trained, 8 * trained\n"
+        "    return (weights + gradients + adam + 2 * trained * mixed) / 10**9",
+    ],
+    ("10", "load"): [
+        "def fit(file, wanted):\n    found, problems = {}, []\n    for name, shape in wanted.items():\n"
+        "        tensor = file.get(name, file.get('roberta.' + name))\n"
+        "        if tensor is None or tensor.shape != torch.Size(shape):\n            problems.append(name)\n"
+        "        else:\n            found[name] = tensor\n    return found, problems",
+    ],
+    ("10", "fill-mask"): [
+        "def fill(ids, scores, tokens, mask_id, k=5):\n    p = scores.softmax(-1)[ids.index(mask_id)]\n"
+        "    best = sorted(range(len(tokens)), key=lambda i: -p[i])[:k]\n"
+        "    return [(tokens[i].replace('▁', ''), float(p[i])) for i in best]",
+    ],
+    ("10", "association"): [
+        "def association(she, he, she_before, he_before):\n    return math.log((she / he) / (she_before / he_before))",
+    ],
+    ("11", "schedule"): [
+        "def schedule(step, steps, rise):\n    if step < rise:\n        return (step + 1) / rise\n"
+        "    return 1 - (step - rise) / (steps - rise)",
+    ],
+    ("11", "padded-share"): [
+        "def padded_share(lengths):\n    width = max(lengths)\n"
+        "    return sum(width - n for n in lengths) / (width * len(lengths))",
+    ],
+    ("11", "wins"): [
+        "def wins(first, second):\n    kinds = Counter(zip(first, second))\n"
+        "    return kinds[True, False], kinds[False, True]",
+    ],
+    ("11", "transfer"): [
+        "def transfer(accuracies, trained):\n    others = [accuracies[c] for c in set(accuracies) - trained]\n"
+        "    return math.fsum(others) / len(others)",
+    ],
+    ("11", "gap"): [
+        "def largest_gap(accuracies, source):\n"
+        "    loses = {c: accuracies[source] - a for c, a in accuracies.items() if c != source}\n"
+        "    return max(loses.items(), key=lambda item: item[1])",
+    ],
+    ("11", "rank-correlation"): [
+        "def rank_correlation(x, y):\n    from scipy.stats import spearmanr\n\n"
+        "    return float(spearmanr(x, y).statistic)",
+    ],
 }
 
 
