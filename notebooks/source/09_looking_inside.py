@@ -29,7 +29,8 @@
 import torch
 import torch.nn.functional as F
 
-from xlmr_course import attention_view, checkpoints, corpus, plots
+from xlmr_course import attention_view, checkpoints, corpus, features, plots
+from xlmr_course.classroom import show_source
 
 LANGUAGES = list(corpus.LANGUAGES)
 _ = torch.set_grad_enabled(False)
@@ -532,24 +533,33 @@ def mean_pool(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# Thirteen vectors a sentence, then: after the embeddings and after each of twelve layers. Read the 210 test sentences
-# in all fifteen languages. It takes most of the chapter's time.
+# Thirteen vectors a sentence, then: after the embeddings and after each of twelve layers. The package computes them
+# batch by batch:
+
+# %%
+show_source(features._pooled)
+
+# %% [markdown]
+# The encoder leaves zeros at padding, so the sum needs no mask. Does it give what the mask gives?
+
+# %%
+batch = tokenizer(["Habari ya asubuhi", "καλημέρα", "صبح بخیر، آپ کیسے ہیں؟"])
+state, mask = encoder(**batch).last_hidden_state, batch["attention_mask"]
+masked = (state * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+rows = [row[: int(n)].tolist() for row, n in zip(batch["input_ids"], mask.sum(dim=1), strict=True)]
+print("the same:", torch.allclose(masked, features.sentence_features(encoder, rows, [12])[:, 0], atol=1e-5))
+
+# %% [markdown]
+# Now read the 210 test sentences in all fifteen languages. It takes most of the chapter's time.
 
 
 # %%
 def read(texts: list[str]) -> torch.Tensor:
     """Texts -> `(len(texts), 13, 384)`, the mean state of each sentence at every depth."""
-    vectors = torch.empty(len(texts), 13, 384)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for rows in (order[start : start + 32] for start in range(0, len(order), 32)):
-        batch = tokenizer([texts[i] for i in rows])
-        states = encoder(**batch, output_hidden_states=True).hidden_states
-        counts = batch["attention_mask"].sum(dim=1, keepdim=True)
-        vectors[rows] = torch.stack([state.sum(dim=1) / counts for state in states], dim=1)  # zeros at padding
-    return vectors
+    rows = tokenizer(texts, padding=False, return_tensors=None)["input_ids"]
+    return features.sentence_features(encoder, rows)
 
 
-# %%
 test = {language: read(corpus.load(language, "test")["text"]) for language in LANGUAGES}
 test["th"].shape
 
@@ -919,25 +929,14 @@ for k in (0, 4, 7, 12):
 # Now use the vectors. A standard classifier, scikit-learn's logistic regression, learns seven topics from 420
 # *English* vectors. The encoder stays as it is. Can it sort the other fourteen languages, and at what depth?
 
-# %% tags=["nbval-ignore-output"]
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-
-english = corpus.load("en", "train")
-features = read(english["text"])
-features.shape
-
+# %%
+show_source(features.new_classifier)
 
 # %%
-def classifier(depth: int):
-    """Logistic regression on the English vectors of one depth, each number scaled to deviation 1 first."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
-    return model.fit(features[:, depth].numpy(), english["topic"])
-
-
+english = corpus.load("en", "train")
+trained_on = read(english["text"])
 topics = corpus.load("en", "test")["topic"]  # the same in all languages
-models = [classifier(depth) for depth in depths]
+models = [features.new_classifier().fit(trained_on[:, k].numpy(), english["topic"]) for k in depths]
 scores = {code: [model.score(test[code][:, k].numpy(), topics) for k, model in enumerate(models)] for code in LANGUAGES}
 
 # %%
@@ -994,8 +993,8 @@ plots.show(
 #
 # ## Try next
 #
-# - Centre the vectors before the classifier: `centred` for the tests, `features - features.mean(dim=0)` for training.
-#   Which depth gains most?
+# - Centre the vectors before the classifier: `centred` for the tests, and for training
+#   `trained_on - trained_on.mean(dim=0)`. Which depth gains most?
 # - `attention_view.show(encoder, tokenizer, text, pair)` shows two texts at once. Give it a sentence and its
 #   translation, and look for a head that finds the translated word. Then count.
 #
