@@ -31,6 +31,7 @@ def book():
     book.put(grade("Cem", "not written yet", "wrong", yours="[1, 2]"))
     book.put(grade("dora", "right", "right", reason="used more than 4 GB of memory and was ended", log=EVIL))
     book.put(grade("Eve", "right", "look"))
+    book.grades[-1].marking.results[1].manual = True
     book.grades[-1].marking.results[1].expected, book.grades[-1].marking.results[1].yours = "a rubric", EVIL
     return book
 
@@ -125,9 +126,21 @@ def test_the_class_page_tells_what_was_hard_and_what_was_wrong_alike(book):
     parser = Tags()
     parser.feed(book.pages()["index.html"])
     text = " ".join(parser.text.split())
+    assert "by-hand.html" not in str(parser.seen), "there is no open question"
     assert "1 of 4" in text
     assert "2 × wrong: told" in text
     assert "dora used more than 4 GB" in text, "what must be looked at stands on top"
+
+
+def test_open_questions_have_a_page_of_their_own_and_are_not_hard(book):
+    book.items[1] = Item("part 2", 2, open=True)
+    assert [item.name for item, _ in book.difficulty()] == ["part 1"]
+    assert [grade.student for grade in book.grades if grade.odd] == ["dora"], (
+        "Eve's row waits for nothing but the open question"
+    )
+    page = book.pages()["by-hand.html"]
+    assert page.index("a rubric") < page.index("Eve") < page.index("&lt;script&gt;")
+    assert 'href="by-hand.html"' in book.pages()["index.html"]
 
 
 def test_a_rubric_stands_beside_the_student_s_text(book):
@@ -154,4 +167,6 @@ def test_a_grade_survives_the_record():
 def test_a_line_for_the_terminal_carries_no_control_characters(book):
     assert grade("\x1b[2Janna\r\n", "right", "right").line() == "\ufffd[2Janna 3 of 3"
     assert book.grades[3].line() == "dora 0 of 3 look: used more than 4 GB of memory and was ended"
-    assert book.summary() == "5 students, 2 to look at."
+    assert book.summary() == "5 students, 1 to look at."
+    book.items[1] = Item("part 2", 2, open=True)
+    assert book.summary() == "5 students, 1 to look at. Open questions to mark by hand: part 2."

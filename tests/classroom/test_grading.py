@@ -27,7 +27,7 @@ work = json.loads(notebook.read_text()) if not solution else {"verdicts": json.l
 time.sleep(work.get("sleep", 0))
 exec(work.get("do", ""))
 results = [{"name": f"part-{n}", "points": n, "verdict": v, "message": "", "hint": "", "expected": "", "yours": "",
-            "next_step": ""} for n, v in enumerate(work["verdicts"], start=1)]
+            "next_step": "", "manual": v == "look"} for n, v in enumerate(work["verdicts"], start=1)]
 os.write(fd, json.dumps({"chapter": "01_one", "results": results, "remarks": []}).encode())
 """
 SETTINGS = Settings(limits=Limits(seconds=20, memory_gb=1), namespace=False)

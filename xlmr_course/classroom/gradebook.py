@@ -37,10 +37,11 @@ LONGEST = 32_000  # characters that a spreadsheet takes in one cell
 
 @dataclass(frozen=True)
 class Item:
-    """One exercise of the chapter, as the model solution gave it."""
+    """One exercise of the chapter, as the model solution gave it. An open question is marked by hand."""
 
     name: str
     points: int
+    open: bool = False
 
 
 @dataclass
@@ -66,12 +67,18 @@ class Grade:
         return 0 if self.reason or self.marking is None else self.marking.earned
 
     @property
-    def look(self) -> list[str]:
-        """Why a person must look at this row; empty if nobody must."""
+    def odd(self) -> list[str]:
+        """Why a person must look at this row, open questions apart."""
         if self.reason:
             return [self.reason]
-        open_ones = [result.name for result in self.results if result.verdict == "look"]
-        return [f"to be marked by hand: {', '.join(open_ones)}"] * bool(open_ones) + self.remarks * self.unsure
+        unclear = [f"{r.name}: {r.message}" for r in self.results if r.verdict == "look" and not r.manual]
+        return unclear + self.remarks * self.unsure
+
+    @property
+    def look(self) -> list[str]:
+        """Why a person must look at this row; empty if nobody must."""
+        open_ones = [result.name for result in self.results if result.verdict == "look" and result.manual]
+        return self.odd + [f"to be marked by hand: {', '.join(open_ones)}"] * bool(open_ones)
 
     @property
     def results(self) -> list[ExerciseResult]:
@@ -85,7 +92,7 @@ class Grade:
     def line(self) -> str:
         """`anna-ito  9 of 11  look: …` for a terminal, which control characters in a name must not reach."""
         points = f"{self.earned} of {self.marking.points}" if self.marking else "no points"
-        return " ".join(plain(f"{self.student}  {points}  {'look: ' * bool(self.look)}{'; '.join(self.look)}").split())
+        return " ".join(plain(f"{self.student}  {points}  {'look: ' * bool(self.odd)}{'; '.join(self.odd)}").split())
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -113,8 +120,10 @@ class Gradebook:
 
     def summary(self) -> str:
         """How many there are, and how many a person must look at."""
-        looks = sum(bool(grade.look) for grade in self.grades)
-        return f"{len(self.grades)} students, {looks} to look at."
+        odd = sum(bool(grade.odd) for grade in self.grades)
+        questions = ", ".join(item.name for item in self.items if item.open)
+        by_hand = f" Open questions to mark by hand: {questions}." if questions else ""
+        return f"{len(self.grades)} students, {odd} to look at.{by_hand}"
 
     def put(self, grade: Grade) -> None:
         """Add a row, in place of the student's earlier one; rows are sorted by name."""
@@ -167,8 +176,20 @@ class Gradebook:
 
     def difficulty(self) -> list[tuple[Item, Counter]]:
         """Each exercise with the count of its verdicts, the hardest first; rows without a result do not count."""
-        counted = [(item, Counter(g.result(item).verdict for g in self.grades if g.results)) for item in self.items]
+        items = [item for item in self.items if not item.open]
+        counted = [(item, Counter(g.result(item).verdict for g in self.grades if g.results)) for item in items]
         return sorted(counted, key=lambda entry: entry[1]["right"] / (sum(entry[1].values()) or 1))
+
+    def by_hand(self) -> list[tuple[Item, str, list[tuple[Grade, str]]]]:
+        """Each open question with its rubric and what the students wrote."""
+        found = []
+        for item in self.items:
+            results = ((grade, grade.result(item)) for grade in self.grades)
+            answers = [(grade, result) for grade, result in results if result.verdict == "look" and result.yours]
+            if item.open and answers:
+                rubric = answers[0][1].expected
+                found.append((item, rubric, [(grade, result.yours) for grade, result in answers]))
+        return found
 
     def common_wrong(self, least: int = 2) -> list[tuple[Item, list[tuple[str, str, int]]]]:
         """For each exercise what several students got wrong in the same way: (hint, their value, how many)."""
@@ -188,6 +209,8 @@ class Gradebook:
         templates = Environment(loader=PackageLoader("xlmr_course.classroom"), autoescape=True, trim_blocks=True)
         shared = {"book": self, "signs": SIGNS, "page": page_name}
         pages = {"index.html": templates.get_template("class.html").render(**shared)}
+        if self.by_hand():
+            pages["by-hand.html"] = templates.get_template("by-hand.html").render(**shared)
         for grade in self.grades:
             pages[page_name(grade.student)] = templates.get_template("student.html").render(**shared, grade=grade)
         return pages

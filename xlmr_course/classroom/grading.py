@@ -114,13 +114,13 @@ def grade_solution(chapter: Chapter, rooms: Path, settings: Settings) -> list[It
     marking, reason = _read(ended)
     if marking is None:
         raise CourseError(f"nothing was graded: the model solution of {chapter.name} {reason}")
-    missed = [f"{r.name}: {r.message or r.verdict}" for r in marking.results if r.verdict not in ("right", "look")]
+    missed = [f"{r.name}: {r.message or r.verdict}" for r in marking.results if r.verdict != "right" and not r.manual]
     if missed or not marking.results:
         raise CourseError(
             f"nothing was graded: on this machine the model solution of {chapter.name} gets {marking.earned} of "
             f"{marking.points} points ({'; '.join(missed) or 'no exercises'}); xlmr-course doctor may say why"
         )
-    return [Item(result.name, result.points) for result in marking.results]
+    return [Item(result.name, result.points, result.manual) for result in marking.results]
 
 
 def marking_command(chapter: Chapter, notebook: Path, settings: Settings, *more: str) -> list[str]:
