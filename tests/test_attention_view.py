@@ -148,6 +148,15 @@ def test_show_runs_our_encoder():
     assert shown == attention_view.head_view(["<s>", "▁a", "▁b", "▁a", "</s>"], attentions, layer=1)
 
 
+def test_a_model_in_training_is_shown_without_dropout_and_goes_on_training():
+    model = encoder()
+    for layer in model.layers:
+        layer.attention.dropout.p = 0.5
+    model.train()
+    assert attention_view.show(model, Tokenizer(), "a b") == attention_view.show(encoder(), Tokenizer(), "a b")
+    assert model.training
+
+
 def test_show_finds_the_encoder_inside_a_model():
     model = torch.nn.Module()
     model.encoder = encoder()

@@ -89,16 +89,18 @@ def attend(model, tokenizer, text: str, pair: str | None = None) -> tuple[list[s
     ours = next((part for part in (model, getattr(model, "encoder", None)) if isinstance(part, Encoder)), None)
     batch = tokenizer([text], None if pair is None else [pair], return_tensors="pt")
     ids = batch["input_ids"].to(next(model.parameters()).device)
+    trained, _ = model.training, model.eval()  # dropout would thin the weights out
     attentions = (ours or model)(ids, output_attentions=True).attentions
+    model.train(trained)
     ids = ids[0].tolist()
     convert = getattr(tokenizer, "convert_ids_to_tokens", None)
     tokens = convert(ids) if convert else [tokenizer.tokens[number] for number in ids]
     # <s> A </s></s> B </s>: the second text begins with the second </s>.
     second = None if pair is None else ids.index(tokenizer.eos_token_id) + 1
-    return tokens, given(attentions), second
+    return tokens, _given(attentions), second
 
 
-def given(attentions: Sequence[Tensor] | Tensor | None) -> tuple[Tensor, ...]:
+def _given(attentions: Sequence[Tensor] | Tensor | None) -> tuple[Tensor, ...]:
     """The weights as a tuple over layers, or an error that says why there are none."""
     layers = () if attentions is None else tuple(attentions)
     if not layers or any(layer is None for layer in layers):
@@ -135,15 +137,15 @@ def head_view(
     weights, layers = _checked(tokens, attentions, layers, second)
     shown = layers[0] if layer is None else layer
     if shown not in layers:
-        raise ValueError(f"layer={layer} is not in the view, which holds {_listed(layers)}")
-    _check_heads(heads, weights)
+        raise ValueError(f"layer={layer} is not in the view, which holds {', '.join(map(str, layers))}")
+    heads = _heads(heads, weights)
     alt = (
-        f"Head view of layer {shown}: lines from each of {len(tokens)} tokens to the tokens it looks at, "
-        f"{_number(heads, weights)} heads."
+        f"Head view of layer {shown}, {len(heads)} of {weights.shape[1]} heads: lines from each of {len(tokens)} "
+        "tokens to the tokens it looks at."
     )
-    still = _still_head(tokens, weights[layers.index(shown)], range(weights.shape[1]) if heads is None else heads)
-    options = {"heads": None if heads is None else list(heads)}
-    return _view("head_view", tokens, weights, second, alt, still, options, {"include_layers": layers, "layer": shown})
+    still = _still_head(tokens, weights[layers.index(shown)], heads)
+    numbering = {"include_layers": layers, "layer": shown}
+    return _view("head_view", tokens, weights, second, alt, still, {"heads": heads}, numbering)
 
 
 def model_view(
@@ -156,8 +158,7 @@ def model_view(
 ) -> View:
     """BertViz's model view: a thumbnail for each head of each layer; a click opens it. Arguments as `head_view`."""
     weights, layers = _checked(tokens, attentions, layers, second)
-    _check_heads(heads, weights)
-    heads = list(range(weights.shape[1]) if heads is None else heads)
+    heads = _heads(heads, weights)
     alt = (
         f"Model view of {len(layers)} layers by {len(heads)} heads: in each thumbnail lines from {len(tokens)} tokens "
         "to the tokens they look at."
@@ -172,10 +173,10 @@ def _checked(
 ) -> tuple[Tensor, list[int]]:
     """The weights of the chosen layers `(layers, h, T, T)`, and the numbers of those layers."""
     stacked = []
-    for layer in given(attentions):
+    for layer in _given(attentions):
         if layer.dim() == 4 and len(layer) > 1:
             raise ValueError(f"the attentions hold {len(layer)} texts; a view shows one: layer[:1] for the first")
-        layer = layer.detach().float().cpu().squeeze(0) if layer.dim() == 4 else layer.detach().float().cpu()
+        layer = (layer[0] if layer.dim() == 4 else layer).detach().float().cpu()
         if layer.dim() != 3 or layer.shape[1:] != (len(tokens), len(tokens)):
             raise ValueError(
                 f"{len(tokens)} tokens need weights of shape (heads, {len(tokens)}, {len(tokens)}), and these are "
@@ -200,17 +201,12 @@ def _checked(
     return weights, chosen
 
 
-def _check_heads(heads: Sequence[int] | None, weights: Tensor) -> None:
-    if heads is not None and (not heads or min(heads) < 0 or max(heads) >= weights.shape[1]):
-        raise ValueError(f"heads={list(heads)}: a layer has the heads 0 to {weights.shape[1] - 1}")
-
-
-def _number(heads: Sequence[int] | None, weights: Tensor) -> int:
-    return weights.shape[1] if heads is None else len(heads)
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _heads(heads: Sequence[int] | None, weights: Tensor) -> list[int]:
+    """The chosen heads, all of them for None."""
+    chosen = list(range(weights.shape[1]) if heads is None else heads)
+    if not chosen or min(chosen) < 0 or max(chosen) >= weights.shape[1]:
+        raise ValueError(f"heads={chosen}: a layer has the heads 0 to {weights.shape[1] - 1}")
+    return chosen
 
 
 def _readable(token: str) -> str:
