@@ -30,6 +30,7 @@ import os
 import select
 import shutil
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -122,7 +123,7 @@ def run(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
+        env={**os.environ, **_python_paths()},
         start_new_session=True,
     )
     output = b""
@@ -174,11 +175,21 @@ def environment(home: Path, temporary: Path, token: str, threads: int) -> dict[s
         "HF_HOME": str(caches),
         "HF_TOKEN_PATH": str(home / "no-token"),
         "OMP_NUM_THREADS": str(threads),
-        # A file json.py that a notebook writes must not become the marking's json; nor may it leave compiled files.
-        "PYTHONSAFEPATH": "1",
+        **_python_paths(),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONIOENCODING": "utf-8",
     }
+
+
+def _python_paths() -> dict[str, str]:
+    """Where Python finds modules: this checkout and the user's packages, though cwd and home are others now.
+
+    A file json.py that a notebook writes into its folder must not become the marking's json: hence the safe path.
+    """
+    root = Path(__file__).resolve().parents[2]
+    own = [str(root)] if (root / "pyproject.toml").is_file() else []
+    paths = os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"PYTHONSAFEPATH": "1", "PYTHONUSERBASE": site.getuserbase(), **({"PYTHONPATH": paths} if paths else {})}
 
 
 @functools.cache

@@ -32,6 +32,7 @@ from xlmr_course.classroom.confine import Ended, Limits
 from xlmr_course.classroom.gradebook import Grade, Gradebook, Item, write_pages
 from xlmr_course.classroom.marking import CANNOT_MARK, Marking
 from xlmr_course.classroom.submissions import Submission, collect
+from xlmr_course.classroom.submissions import digest as file_digest
 
 SURE = 2  # runs of the grader that a notebook may end before it is no longer tried
 
@@ -288,7 +289,7 @@ def _grade_one(
         notebook = room / "work" / f"{chapter.name}.ipynb"
         notebook.parent.mkdir()
         shutil.copyfile(submission.file, notebook)
-        if hashlib.sha256(notebook.read_bytes()).hexdigest() != digest:
+        if file_digest(notebook) != digest:
             row.reason = "changed while the class was being graded; grade again"
             return row
         ended = confine.run(

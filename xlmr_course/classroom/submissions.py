@@ -46,8 +46,17 @@ class Submission:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file, `""` if there is none."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else ""
+        """SHA-256 of the file, `""` if there is none or it can't be read."""
+        return digest(self.file) if self.file else ""
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, `""` if it can't be read."""
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 @dataclass
@@ -102,7 +111,7 @@ def _files(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not NOISE.match(name))
         paths = [Path(parent, name) for name in sorted(names) if not NOISE.match(name)]
-        found += [path for path in paths if not path.is_symlink()]
+        found += [path for path in paths if path.is_file() and not path.is_symlink()]
     return found
 
 
@@ -139,7 +148,7 @@ def _choose(student: _Student, name: str, chapter: str) -> Submission:
         return Submission(name, None, (f"handed in no notebook, but {others}",), look=True)
     named = [entry for entry in notebooks if chapter and chapter.casefold() in entry[0].name.casefold()]
     candidates = named or notebooks
-    if len({file.read_bytes() for file, _, _ in candidates}) == 1:
+    if len({digest(file) for file, _, _ in candidates}) == 1:
         candidates = candidates[:1]
     candidates.sort(key=lambda entry: (entry[1], entry[0].stat().st_mtime, str(entry[0])))
     file, version, late = candidates[-1]
