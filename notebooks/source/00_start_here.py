@@ -205,6 +205,20 @@ for finding in examine():
 # | 04 Attention | scores, masks, heads, positions | PyTorch's own kernel |
 # | 05 The encoder | XLM-R's encoder, with real weights in it | transformers, layer by layer |
 # | 06 Masked language modelling | masking, the head, the loss | transformers' loss |
+# | 07 Pretraining | the loop that trains a model of 15 languages | transformers' fill-mask |
+# | 09 Looking inside | views of attention, sentences as vectors | translations that find each other |
+# | 10 The real model | a bill of its memory, and its weights in your encoder | transformers, on the same weights |
 # | 11 Cross-lingual fine-tuning | a topic classifier taught in English | 14 languages it was never taught in |
 #
+# ## What is done?
+#
+# The last cell of every notebook marks it: it runs all checks in a fresh kernel and says what is left to do. The cell
+# below gathers what those markings found, over all chapters. Come back to it now and then.
+
+# %% tags=["nbval-ignore-output"]
+from xlmr_course.classroom import show_progress
+
+show_progress()
+
+# %% [markdown]
 # Go on with `01_text_in_a_hundred_languages`.

@@ -75,12 +75,12 @@ class Stage:
     def _hooks(self) -> dict[str, object]:
         """What stands between a request and its reply: IPython's own attributes and lists, Python's hooks."""
         shell, hooks = self.shell, {}
-        for owner in (shell, type(shell), shell.display_pub, type(shell.display_pub), shell.kernel, type(shell.kernel)):
-            hooks |= {
-                f"{type(owner).__name__} {name}": value
-                for name, value in vars(owner).items()
-                if callable(value) and not isinstance(value, type)
-            }
+        for owner in (shell, shell.display_pub, shell.kernel):
+            kind = type(owner)
+            members = {name: value for cls in reversed(kind.__mro__) for name, value in vars(cls).items()}
+            methods = {name: value for name, value in members.items() if callable(value)}
+            own = {name: value for name, value in vars(owner).items() if callable(value) or name in methods}
+            hooks |= {f"{kind.__name__} {name}": value for name, value in (methods | own).items()}
         for name, found in shell.events.callbacks.items():
             # Matplotlib registers itself when a figure is first drawn.
             own = [function for function in found if not function.__module__.startswith(("matplotlib", "IPython"))]
@@ -245,7 +245,7 @@ def _describe(error: BaseException) -> dict[str, object]:
     while trace is not None:
         frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
-    cells = [(file[1:-1], line) for file, line in frames if file[:1] == "<" and file[1:2] != "f"]
+    cells = [(file[1:-1], line) for file, line in frames if file[:1] == "<" and not file.startswith("<frozen")]
     where, line = cells[-1] if cells else ("", 0)
     if isinstance(error, SyntaxError) and not cells:
         where, line = str(error.filename or "").strip("<>"), error.lineno or 0

@@ -165,6 +165,7 @@ class ExerciseFile(IPyNbFile):
         super().__init__(*args, **kwargs)
         self.plugin, self.plan = plugin, plugin.plan
         # An answer may use another one that comes later, so all of them are defined from the start.
+        self.fresh = True  # whether no answer has run in this kernel
         self.answers = [(exercise.name, exercise.answer) for exercise in self.plan.exercises]
 
     def setup(self) -> None:
@@ -184,7 +185,7 @@ class ExerciseFile(IPyNbFile):
         """A living kernel with the set-up, the student's definitions and the model answers before exercise `number`."""
         if self.kernel is not None:
             return
-        self.kernel = Kernel(self.plan)
+        self.kernel, self.fresh = Kernel(self.plan), True
         outcome = self.request("prepare", SETUP_TIMEOUT, setup=self.plan.setup)
         if outcome["kind"] != "passed":
             raise CourseError(f"the chapter's set-up fails on this machine: {outcome['error']}: {outcome['text']}")
@@ -247,11 +248,17 @@ class ExerciseCell(IPyNbCell):
         if plugin.problem:
             pytest.skip(plugin.problem)
         result = self._run()
+        if result.message == ENDED and not file.fresh:
+            # Something that an earlier answer left behind may have ended the kernel.
+            file.discard()
+            result = self._run()
         plugin.results.append(result)
         if self.outcome.get("changed"):
             file._tell_changes(self.exercise.name, self.outcome["changed"])
         if self.outcome.get("dirty", True):
             file.discard()
+        elif not self.exercise.blank:
+            file.fresh = False
         if result.verdict != "right":
             raise ExerciseFailed(result)
 
@@ -317,6 +324,7 @@ class ExerciseFailed(Exception):
 
 
 UNWRITTEN = re.compile(r"^(?P<name>[\w-]+): not written yet$")
+ENDED = "the kernel ended while this ran: os._exit, too much memory, or a crash"
 VALUES = re.compile(r"expected (?P<expected>.+?)[,;] (?:yours|you)(?: gives| gave| is|:)? (?P<yours>.+)$", re.DOTALL)
 
 
@@ -341,7 +349,7 @@ def judge(exercise: Exercise, outcome: dict, *, differs: bool = False) -> Exerci
     if kind == "ended":
         return result(
             "error",
-            message="the kernel ended while this ran: os._exit, too much memory, or a crash",
+            message=ENDED,
             next_step="run this exercise alone in a fresh kernel and look at what it allocates",
         )
     if kind == "passed" and outcome.get("during"):
