@@ -34,6 +34,12 @@ def test_a_single_process_is_a_team_of_one(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:9", "cuda:x"])
+def test_a_device_that_is_not_here_is_named(device):
+    with pytest.raises(ValueError, match=rf"device='{device}' is (unknown|not here)"):
+        Team.here(device)
+
+
 def start(arguments):
     root = Path(__file__).resolve().parents[1]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}

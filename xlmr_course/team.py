@@ -41,7 +41,12 @@ class Team:
         Args:
             device: `"cpu"`, `"cuda"`, `"cuda:1"`; None picks a GPU if there is one, and under a launcher this
                 process's own.
+
+        Raises:
+            ValueError: there is no such device here.
         """
+        if device is not None:
+            _check(device)
         if int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         from accelerate import PartialState
@@ -86,6 +91,15 @@ class Team:
         yield
         if self.size > 1 and self.main:
             torch.distributed.barrier()
+
+
+def _check(device: str) -> None:
+    known = torch.cuda.device_count() if device.split(":")[0] == "cuda" else 1
+    number = device.partition(":")[2] or "0"
+    if device.split(":")[0] not in ("cpu", "cuda") or not number.isdigit():
+        raise ValueError(f"device={device!r} is unknown; use cpu, cuda, or cuda:1 for the second GPU")
+    if int(number) >= known:
+        raise ValueError(f"device={device!r} is not here: PyTorch sees {known} GPUs; use cpu, or leave it out")
 
 
 def _leave() -> None:
