@@ -26,7 +26,7 @@ from torch import Tensor
 from xlmr_course.encoder import Encoder
 
 MOST_WEIGHTS = 600_000  # about 2 MB of page; BertViz becomes slow beyond it
-FAINTEST = 0.02  # the still picture leaves out weights below this
+FAINTEST = 0.05  # the still picture leaves out weights below this
 # BertViz's colours, d3's `schemeCategory10`.
 COLOURS = (
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
@@ -298,7 +298,7 @@ def _still_head(tokens: Sequence[str], weights: Tensor, heads: Sequence[int]) ->
 
 def _still_model(weights: Tensor, layers: Sequence[int], heads: Sequence[int]) -> str:
     """All heads as SVG: weights `(layers, heads, T, T)`, a row for each layer, a thumbnail for each head."""
-    step, width, margin = 5, 60, 24
+    step, width, margin = 6, 60, 24
     tall = step * weights.shape[-1] + 10
     parts = []
     for column, head in enumerate(heads):
