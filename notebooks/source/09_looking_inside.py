@@ -181,6 +181,9 @@ stacked = torch.stack(seen.attentions, dim=1)  # (sentences, 12 layers, 12 heads
 lengths = real.sum(dim=1).tolist()
 found = torch.stack([habits(stacked[i, :, :, :n, :n]) for i, n in enumerate(lengths)]).mean(dim=0)
 
+# %% [markdown]
+# Four squares of 144 heads. Rows are layers, columns heads, light is more. Where will it be light?
+
 # %%
 titles = ("the one before", "the next", "<s>, the first", "</s>, the last")
 with plots.style():
@@ -194,6 +197,9 @@ alt = (
     "Four grids of 144 heads: two or three bright cells for neighbours, many bright ones for <s>, paler ones for </s>."
 )
 plots.show(figure, alt=alt)
+
+# %% [markdown]
+# In numbers, the mean of all heads and the surest one:
 
 # %%
 for title, values in zip(titles, found, strict=True):
@@ -309,6 +315,10 @@ def value_lengths(layer, state: torch.Tensor) -> torch.Tensor:
     return torch.einsum("bthd,Hhd->bthH", values, maps).norm(dim=-1).transpose(1, 2)
 
 
+# %% [markdown]
+# Weight times length, for sixty sentences. From it, the share of the two special tokens: `looked` is what they get of
+# the attention, `got` what they give of all that is brought.
+
 # %%
 given = torch.stack([value_lengths(*pair) for pair in zip(encoder.layers, seen.hidden_states, strict=False)], dim=1)
 brought = stacked * given[:, :, :, None, :]  # (sentences, layers, heads, T, T)
@@ -327,6 +337,9 @@ with plots.style():
 plots.show(
     figure, alt="By layer: the two special tokens get about half of the attention, but a fifth of what is brought."
 )
+
+# %% [markdown]
+# If a look were a contribution, the two lines would be one. How short are the values?
 
 # %%
 print(f"<s> and </s> get {looked.mean():.2f} of the attention and give {got.mean():.2f} of what is brought")
@@ -366,6 +379,11 @@ def silence(layer, heads: list[int]):
 sizes = [len(text) for text in corpus.load("en", "test")["text"]]
 short = sorted(range(210), key=sizes.__getitem__)[:15]
 fifteen = [corpus.load(code, "test")["text"][i] for code, i in zip(LANGUAGES, short, strict=True)]
+
+# %% [markdown]
+# The encoder keeps every state on the way. So for a head of layer 7, only the layers from 7 on have to run again.
+
+# %%
 ids = tokenizer(fifteen)["input_ids"]
 plan = encoder.plan(ids)
 states, _ = encoder.packed(ids, plan, all_states=True)  # 13 of (N, H): the real tokens of all sentences
@@ -419,6 +437,9 @@ with plots.style():
 plots.show(
     figure, alt="Left: effects of 144 heads, largest in the last layers. Right: no line through clarity and effect."
 )
+
+# %% [markdown]
+# Among the heads before layer 9, which one moves the sentences most? And what did it look at?
 
 # %%
 early = effect[:9]
@@ -696,11 +717,17 @@ def hits(queries: torch.Tensor, others: torch.Tensor) -> float:
 depths = range(13)
 table = torch.tensor([[hits(test["en"][:, k], test[code][:, k]) for k in depths] for code in LANGUAGES[1:]])
 
+# %% [markdown]
+# Light means that a translation is found. Where does each row turn light?
+
 # %%
 names = [str(depth) for depth in depths]
 figure = plots.heatmap(table.numpy(), LANGUAGES[1:], names, limits=(0, 1), annotate=True, label="translations found")
 figure.axes[0].set_xlabel("depth")
 plots.show(figure, alt="A heat map of 14 languages by 13 depths: dark on the left, nearly all at 1 from depth 11 on.")
+
+# %% [markdown]
+# The mean over the fourteen, and the lowest:
 
 # %% tags=["nbval-ignore-output"]
 for k in (0, 4, 7, 12):
@@ -773,6 +800,13 @@ with plots.style():
 plots.show(
     figure, alt="Stacked shares by depth: the language falls from a half to a fifth, the sentence grows to a half."
 )
+
+# %% [markdown]
+# As a formula, with $x_{ls}$ for sentence $s$ in language $l$ and bars for means:
+#
+# $$x_{ls} - \bar x = (\bar x_l - \bar x) + (\bar x_s - \bar x) + r_{ls}$$
+#
+# Every language has every sentence, so the squares of the three parts add up to the whole.
 
 # %%
 for k in (0, 6, 12):
@@ -897,6 +931,9 @@ def centre(vectors: torch.Tensor, languages: list[str]) -> torch.Tensor:
 centred = {language: vectors - vectors.mean(dim=0) for language, vectors in test.items()}
 after = torch.tensor([[hits(centred["en"][:, k], centred[code][:, k]) for k in depths] for code in LANGUAGES[1:]])
 
+# %% [markdown]
+# Does the heap of fifteen languages come apart into sentences earlier now?
+
 # %%
 with plots.style():
     figure, axes = plots.plt.subplots(figsize=(6, 3))
@@ -910,6 +947,9 @@ plots.show(
     figure,
     alt="Retrieval by depth: centred from three quarters at depth 0, as they are from one quarter; both end near 1.",
 )
+
+# %% [markdown]
+# How much is that, at four depths?
 
 # %% tags=["nbval-ignore-output"]
 for k in (0, 4, 7, 12):
@@ -939,6 +979,9 @@ topics = corpus.load("en", "test")["topic"]  # the same in all languages
 models = [features.new_classifier().fit(trained_on[:, k].numpy(), english["topic"]) for k in depths]
 scores = {code: [model.score(test[code][:, k].numpy(), topics) for k, model in enumerate(models)] for code in LANGUAGES}
 
+# %% [markdown]
+# A thin line for each language it was not taught in. The dotted line is guessing, one in seven.
+
 # %%
 with plots.style():
     figure, axes = plots.plt.subplots(figsize=(6, 3.2))
@@ -958,19 +1001,17 @@ plots.show(
 
 # %% [markdown]
 # At depth 0 the English classifier works, in English. It has learned English words. What it finds in the other
-# languages is little, though well above guessing, the dotted line. With depth the gap closes. At the last depth:
+# languages is little, though above guessing. With depth the gap closes. At the last depth:
 
 # %% tags=["nbval-ignore-output"]
 from xlmr_course.results import LanguageResult, Results
 
 rows = [LanguageResult.of(code, [scores[code][12]], len(topics)) for code in LANGUAGES]
 results = Results(rows, train_language="en")
-print(results.table())
-
-# %% tags=["nbval-ignore-output"]
 plots.show(
     results.plot(), alt="Points with intervals: topic accuracy by language, English first, Swahili and Urdu last."
 )
+print(results.table())
 
 # %% [markdown]
 # Nothing of the encoder was trained here, and the fit itself takes less than a second. Chapter 11 trains the layers,
