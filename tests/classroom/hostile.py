@@ -65,6 +65,11 @@ print(double([1, 2]))
 # %% exercise={"name": "double", "role": "hidden"}
 assert double([]) == [], "double: an empty list stays empty"
 """
+# The same with torch, whose import takes seconds; for what patches torch.
+TORCH_SOURCE = SOURCE.replace("import numpy as np", "import numpy as np\nimport torch").replace(
+    "assert np.allclose(mean([1.0, 2.0, 6.0]), 3.0)",
+    "assert torch.allclose(torch.tensor(mean([1.0, 2.0, 6.0])), torch.tensor(3.0))",
+)
 EXERCISES = ("add", "mean", "double")
 RIGHT = {
     "add": "def add(a, b):\n    return a + b",
@@ -320,6 +325,17 @@ sys.settrace(skip)
 for frame in (sys._getframe(),):
     frame.f_trace = skip
 """
+STACK = """\
+import sys
+frame = sys._getframe()
+while frame is not None:
+    order = frame.f_locals.get("order")
+    if isinstance(order, dict) and "token" in order:
+        from xlmr_course.classroom import inside as conductor
+        good = {"kind": "passed", "printed": "3\\n", "changed": [], "during": [], "chatter": False, "dirty": False}
+        conductor._report(order["token"], good)
+    frame = frame.f_back
+"""
 DAEMON = """\
 import os, sys
 if os.fork() == 0:
@@ -420,6 +436,16 @@ HOSTILE = (
     Hostile("raises-base-exception", "a BaseException of its own", inside("raise BaseException('ha')"), ERROR),
     # --- what is too much ---
     Hostile("much-output", "24 MB of output", inside("print('x' * 24_000_000)")),
+    Hostile(
+        "much-stored-output",
+        "24 MB of output in the file",
+        lambda notebook: find(notebook, "add-answer").update(outputs=printed("x" * 24_000_000)),
+    ),
+    Hostile(
+        "many-cells",
+        "5,000 cells of one's own",
+        lambda notebook: notebook["cells"].extend(code(f"def f{n}():\n    pass", f"mine-{n}") for n in range(5000)),
+    ),
     Hostile("memory", "an array of 10 GB, in steps", first_line(MEMORY), None, "used more than 0.6 GB of memory"),
     Hostile(
         "memory-at-once",
@@ -538,6 +564,18 @@ HOSTILE = (
         remark="print",
     ),
     Hostile(
+        "looks-up-the-stack",
+        "reads its request's token from the caller and reports for itself",
+        prepend_wrong(STACK),
+        WRONG,
+    ),
+    Hostile(
+        "talks-in-errors",
+        "an exception whose text never ends",
+        inside("class Odd(Exception):\n    def __str__(self):\n        while True:\n            pass\nraise Odd()"),
+        TIMEOUT,
+    ),
+    Hostile(
         "trace", "sys.settrace repairs the answer while the check runs", prepend_wrong(TRACE), WRONG, remark="settrace"
     ),
     Hostile(
@@ -579,4 +617,12 @@ HOSTILE = (
         "ended without a result",
         posix=True,
     ),
+)
+
+TORCH_ALLCLOSE = Hostile(
+    "torch-allclose-patched",
+    "torch.allclose says yes",
+    wrong_mean("torch.allclose = torch.Tensor.allclose = np.allclose = lambda *a, **k: True"),
+    ("right", "wrong", "right"),
+    remark="torch",
 )

@@ -22,14 +22,18 @@ POSSIBLE = [entry for entry in hostile.HOSTILE if os.name == "posix" or not entr
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="session")
-def chapter(tmp_path_factory):
-    chapter = Chapter("01_sums", tmp_path_factory.mktemp("course"))
+def make_chapter(root, source):
+    chapter = Chapter("01_sums", root)
     chapter.source.parent.mkdir(parents=True)
-    chapter.source.write_text(hostile.SOURCE, encoding="utf-8")
+    chapter.source.write_text(source, encoding="utf-8")
     (chapter.root / "pyproject.toml").write_text('[tool.xlmr_course]\nrepository = ""\n')
     build.build(chapter)
     return chapter
+
+
+@pytest.fixture(scope="session")
+def chapter(tmp_path_factory):
+    return make_chapter(tmp_path_factory.mktemp("course"), hostile.SOURCE)
 
 
 def is_slow(entry):
@@ -112,6 +116,18 @@ def test_in_a_namespace_the_runner_can_not_be_killed(chapter, tmp_path):
     settings = Settings(cell_timeout=10, limits=LIMITS, namespace=True)
     book = grading.grade(tmp_path / "in", chapter, tmp_path / "grades.csv", settings)
     assert [verdicts(grade) for grade in book.grades] == [("right",) * 3] * 3
+
+
+def test_a_patched_torch_allclose_passes_nothing(tmp_path):
+    chapter = make_chapter(tmp_path / "course", hostile.TORCH_SOURCE)
+    (tmp_path / "in").mkdir()
+    for entry in (hostile.TORCH_ALLCLOSE, hostile.Hostile("honest", "all right", lambda notebook: None)):
+        entry.write(hostile.honest_notebook(chapter.student), tmp_path / "in")
+    book = grading.grade(tmp_path / "in", chapter, tmp_path / "grades.csv", Settings(namespace=False))
+    honest, patched = book.grades
+    assert verdicts(honest) == hostile.ALL
+    assert verdicts(patched) == hostile.TORCH_ALLCLOSE.verdicts
+    assert re.search("torch.*allclose", "; ".join(patched.marking.remarks))
 
 
 def test_no_entry_takes_the_machine_down(graded):

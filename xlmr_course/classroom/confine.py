@@ -169,6 +169,7 @@ def environment(home: Path, temporary: Path, token: str, threads: int) -> dict[s
         MARK: token,
         **dict.fromkeys(("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"), str(home)),
         **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),
+        **dict.fromkeys(("USER", "LOGNAME"), "student"),  # in a container the user may have no name
         "MPLCONFIGDIR": str(figures),
         # As sources.cache_folder() has it, whose import would cost each run of the grader seconds.
         "XLMR_COURSE_CACHE": os.environ.get("XLMR_COURSE_CACHE") or str(Path.home() / ".cache" / "xlmr-course"),
