@@ -33,11 +33,11 @@ from xlmr_course import attention_view, checkpoints, corpus, features, plots
 from xlmr_course.classroom import show_source
 
 LANGUAGES = list(corpus.LANGUAGES)
-_ = torch.set_grad_enabled(False)
 
 # %%
 tokenizer = checkpoints.load_tokenizer("small")
 encoder = checkpoints.load_encoder("small")
+_ = torch.set_grad_enabled(False)  # nothing is trained in this chapter but a classifier of vectors
 
 # %% [markdown]
 # ## Who looks at whom?
@@ -828,7 +828,7 @@ for k in (0, 6, 12):
     print(f"depth {k:2}: the language is told for {right / (15 * 105):.2f} of the sentences")
 
 # %% [markdown]
-# Never. Nearly every sentence still says which language it is in, even where all find their translations. Each language
+# Never. A sentence still says which language it is in, even where all find their translations. Perhaps each language
 # has a place of its own, and around it the sentences are laid out alike.
 #
 # If so, there is a cheap remedy: move every language to the same place.
