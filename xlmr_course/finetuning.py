@@ -67,7 +67,8 @@ def finetune(
         method: `"finetune"` trains the encoder; `"features"` leaves it as it is and fits a logistic regression.
         seeds: one run each; the table holds their mean.
         output: a folder for `results.json` and the first seed's model in the Hugging Face layout. The same call goes
-            on with a run that was interrupted there; more seeds may be added.
+            on with a run that was interrupted there; more seeds may be added. Several machines need it on a disk they
+            share.
         device: `"cpu"`, `"cuda"`; None picks a GPU if there is one.
         snapshot_seconds: how often a run is saved into the folder, so that it can go on.
 
