@@ -310,7 +310,8 @@ def _grade_one(
     if row.reason:
         row.log = ended.log
     elif ended.strays:
-        row.remarks.append(f"left {ended.strays} processes running; they were ended")
+        what = "a process" if ended.strays == 1 else f"{ended.strays} processes"
+        row.remarks.append(f"left {what} running, which the grader ended")
     return row
 
 
