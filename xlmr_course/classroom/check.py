@@ -43,7 +43,7 @@ def check(notebook: Path, chapter: str | None = None, *, cell_timeout: float = 6
     student, _ = read_notebook(notebook)
     found = find_released([chapter])[0] if chapter else identify(student, notebook.name)
     marking = mark(notebook, found, cell_timeout=cell_timeout)
-    remember(student, marking)
+    remember(student, marking, found)
     return Report(marking, found, f"{notebook.name}, saved {_ago(notebook)}")
 
 
@@ -119,8 +119,8 @@ class Report:
             sign = SIGNS.get(result.verdict, "·")
             if colour:
                 sign = f"\033[1;{TERMINAL.get(result.verdict, '2')}m{sign}\033[0m"
-            points = f"{result.earned}/{result.points}" if not result.manual else f"?/{result.points}"
-            line = f"{sign} {result.name:{width}}  {points:>4}  {_verdict(result)}"
+            points = f"{'?' if result.manual else result.earned}/{result.points}"
+            line = f"{sign} {result.name:{width}}  {points}  {_verdict(result)}"
             lines.append(line + (f": {result.message}" if result.message else ""))
             for label, value in _details(result):
                 lines.append(f"    {label:8} {_indent(value)}")
@@ -137,7 +137,7 @@ class Report:
         for result in self.marking.results:
             colour = COLOURS.get(result.verdict, QUIET)
             badge = f"{SIGNS.get(result.verdict, '·')} {_verdict(result)}"
-            points = f"{result.earned} / {result.points}" if not result.manual else f"? / {result.points}"
+            points = f"{'?' if result.manual else result.earned} / {result.points}"
             details = "".join(
                 f'<div style="margin-top:4px"><span style="opacity:.7">{label}</span> {_as_html(label, value)}</div>'
                 for label, value in _details(result)

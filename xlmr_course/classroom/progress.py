@@ -56,11 +56,8 @@ def progress(folder: Path | None = None) -> list[ChapterProgress]:
     return [_chapter_progress(chapter, found.get(chapter)) for chapter in chapters]
 
 
-def remember(notebook: NotebookNode, marking: Marking) -> None:
+def remember(notebook: NotebookNode, marking: Marking, chapter: Chapter) -> None:
     """Keep a marking under a digest of the notebook's cells. A folder that can't be written is no reason to fail."""
-    chapter = next((chapter for chapter in released_chapters() if chapter.name == marking.chapter), None)
-    if chapter is None:
-        return
     try:
         file = _record(notebook, chapter)
         file.parent.mkdir(parents=True, exist_ok=True)
