@@ -26,9 +26,9 @@ import nbformat
 
 from xlmr_course.classroom import build, confine, grading, proof
 from xlmr_course.classroom.chapters import ROOT, Chapter, find
-from xlmr_course.classroom.confine import Limits
 from xlmr_course.classroom.gradebook import Grade
 from xlmr_course.classroom.grading import Settings
+from xlmr_course.classroom.guard import Limits
 
 sys.path.insert(0, str(ROOT / "tests" / "classroom"))
 import hostile

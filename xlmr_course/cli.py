@@ -156,9 +156,9 @@ def grade(
 ) -> None:
     """Mark a class, hidden checks included: a table, JUnit XML, a page for each student. Run again to go on."""
     from xlmr_course.classroom.chapters import find
-    from xlmr_course.classroom.confine import Limits
     from xlmr_course.classroom.grading import Settings
     from xlmr_course.classroom.grading import grade as grade_class
+    from xlmr_course.classroom.guard import Limits
 
     settings = Settings(cell_timeout, Limits(limit, memory), jobs)
     book = grade_class(

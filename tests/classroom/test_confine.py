@@ -10,7 +10,7 @@ import pytest
 
 from xlmr_course import sources
 from xlmr_course.classroom import confine
-from xlmr_course.classroom.confine import Limits
+from xlmr_course.classroom.guard import Limits
 
 LIMITS = Limits(seconds=4, memory_gb=0.3, disk_gb=0.05, processes=20)
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork and signals")

@@ -13,9 +13,9 @@ import pytest
 
 from xlmr_course.classroom import grading
 from xlmr_course.classroom.chapters import Chapter, CourseError, find
-from xlmr_course.classroom.confine import Limits
 from xlmr_course.classroom.gradebook import page_name
 from xlmr_course.classroom.grading import Record, Settings
+from xlmr_course.classroom.guard import Limits
 
 # Marks a file such as {"verdicts": ["right", "wrong"], "sleep": 0.1, "do": "raise SystemExit(3)"}.
 STAND_IN = """
@@ -190,7 +190,7 @@ import sys
 from pathlib import Path
 from xlmr_course.classroom import grading
 from xlmr_course.classroom.chapters import Chapter
-from xlmr_course.classroom.confine import Limits
+from xlmr_course.classroom.guard import Limits
 folder, root = Path(sys.argv[1]), Path(sys.argv[2])
 grading.marking_command = lambda chapter, notebook, settings, *more: [
     sys.executable, str(root.parent / "stand_in.py"), str(notebook), "{fd}", *more]

@@ -8,10 +8,10 @@ import hostile
 import psutil
 import pytest
 
-from xlmr_course.classroom import build, confine, grading
+from xlmr_course.classroom import build, confine, grading, guard
 from xlmr_course.classroom.chapters import Chapter
-from xlmr_course.classroom.confine import Limits
 from xlmr_course.classroom.grading import Settings
+from xlmr_course.classroom.guard import Limits
 
 LIMITS = Limits(seconds=90, memory_gb=0.6, disk_gb=0.3, processes=32)
 SETTINGS = Settings(cell_timeout=5, limits=LIMITS, namespace=False)
@@ -91,7 +91,7 @@ def test_nothing_stays_behind(graded):
     left = []
     for process in psutil.process_iter():
         try:
-            if process.cmdline()[1:] in (["74174"], ["75175"]) or confine.MARK in process.environ():
+            if process.cmdline()[1:] in (["74174"], ["75175"]) or guard.MARK in process.environ():
                 left.append(process.cmdline())
         except psutil.Error:
             continue

@@ -28,8 +28,8 @@ from pathlib import Path
 
 from xlmr_course.classroom import confine
 from xlmr_course.classroom.chapters import Chapter, CourseError
-from xlmr_course.classroom.confine import Ended, Limits
 from xlmr_course.classroom.gradebook import Grade, Gradebook, Item, write_pages
+from xlmr_course.classroom.guard import Ended, Limits
 from xlmr_course.classroom.marking import CANNOT_MARK, Marking
 from xlmr_course.classroom.submissions import Submission, collect
 from xlmr_course.classroom.submissions import digest as file_digest
