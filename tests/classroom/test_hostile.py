@@ -8,7 +8,7 @@ import hostile
 import psutil
 import pytest
 
-from xlmr_course.classroom import build, confine, grading, guard
+from xlmr_course.classroom import build, confine, grading
 from xlmr_course.classroom.chapters import Chapter
 from xlmr_course.classroom.grading import Settings
 from xlmr_course.classroom.guard import Limits
@@ -91,7 +91,7 @@ def test_nothing_stays_behind(graded):
     left = []
     for process in psutil.process_iter():
         try:
-            if process.cmdline()[1:] in (["74174"], ["75175"]) or guard.MARK in process.environ():
+            if process.cmdline()[1:] in (["74174"], ["75175"]):
                 left.append(process.cmdline())
         except psutil.Error:
             continue
