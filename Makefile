@@ -1,11 +1,11 @@
-# The course's commands. Windows: the same ones as `python -m xlmr_course course|test|lab|notebooks|lint|doctor`.
+# The course's commands. Windows: the same ones as `python -m xlmr_course course|test|lab|check|grade|…`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Stands only after a complete installation; a half-made .venv has none and is made again.
 READY := $(VENV)/.ready
 
-.PHONY: course test lab notebooks lint doctor wheel clean
+.PHONY: course test lab check progress release grade notebooks lint doctor wheel clean
 .DEFAULT_GOAL := course
 
 # An environment whose Python is gone (moved folder, upgraded system) is no environment.
@@ -32,6 +32,21 @@ test: $(READY)  ## package tests, strict nbval on the solutions, checks of the s
 
 lab: $(READY)  ## JupyterLab on chapter 00
 	@$(BIN)/python -m xlmr_course lab
+
+check: $(READY)  ## the checks of your notebook: make check NOTEBOOK=notebooks/04_attention.ipynb
+	@test -n "$(NOTEBOOK)" || { echo "Name your notebook: make check NOTEBOOK=notebooks/04_attention.ipynb"; exit 2; }
+	@$(BIN)/python -m xlmr_course check "$(NOTEBOOK)"
+
+progress: $(READY)  ## which exercises are done
+	@$(BIN)/python -m xlmr_course progress
+
+release: $(READY)  ## the folder a teacher hands out: make release CHAPTER=04 [OUT=folder]
+	@test -n "$(CHAPTER)" || { echo "Name a chapter: make release CHAPTER=04"; exit 2; }
+	@$(BIN)/python -m xlmr_course release --chapter "$(CHAPTER)" $(if $(OUT),--out "$(OUT)")
+
+grade: $(READY)  ## mark a class: make grade SUBMISSIONS=folder-or-zip CHAPTER=04 [OUT=grades.csv]
+	@test -n "$(SUBMISSIONS)" -a -n "$(CHAPTER)" || { echo "Name them: make grade SUBMISSIONS=folder CHAPTER=04"; exit 2; }
+	@$(BIN)/python -m xlmr_course grade "$(SUBMISSIONS)" --chapter "$(CHAPTER)" --out "$(or $(OUT),grades.csv)"
 
 notebooks: $(READY)  ## rebuild the notebooks from notebooks/source/
 	@$(BIN)/python -m xlmr_course notebooks

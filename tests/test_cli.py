@@ -2,13 +2,17 @@
 
 import json
 
+import nbformat
 import pytest
 from toys import toy_checkpoint
 from typer.testing import CliRunner
 
 from xlmr_course import cli
 
-COMMANDS = ("doctor", "course", "run", "notebooks", "lab", "test", "lint", "checkpoints", "fetch", "finetune", "grade")
+COMMANDS = (
+    *("doctor", "course", "run", "notebooks", "lab", "test", "lint", "checkpoints", "fetch", "finetune"),
+    *("check", "progress", "release", "grade"),
+)
 
 
 def run(monkeypatch, capsys, *arguments):
@@ -89,3 +93,30 @@ def test_fetch_says_where_it_is_and_that_it_is_whole(monkeypatch, capsys, small)
     assert text.splitlines()[0] == f"small: {small}"
     code, text = run(monkeypatch, capsys, "fetch", "huge")
     assert (code, text.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "there is no file"), ("", "is empty"), ("{", "its JSON breaks at line 1"), ('{"cells": []}', "no chapter")],
+)
+def test_checking_something_else_than_a_chapter_is_one_sentence(monkeypatch, capsys, tmp_path, content, sentence):
+    notebook = tmp_path / "mine.ipynb"
+    if content is not None:
+        notebook.write_text(content)
+    code, text = run(monkeypatch, capsys, "check", str(notebook))
+    assert (code, text.count("\n")) == (1, 1)
+    assert text.startswith("Error: ")
+    assert sentence in text
+
+
+def test_a_blank_chapter_is_checked_and_ends_with_1(monkeypatch, capsys, tmp_path):
+    from xlmr_course.classroom.chapters import find
+    from xlmr_course.classroom.restore import released_notebook
+
+    monkeypatch.setenv("XLMR_COURSE_CACHE", str(tmp_path / "cache"))
+    notebook = tmp_path / "mine.ipynb"
+    notebook.write_text(nbformat.writes(released_notebook(find(["00"])[0])))
+    code, text = run(monkeypatch, capsys, "check", str(notebook))
+    assert code == 1
+    assert "· code-points  0/1  not written yet" in text
+    assert text.rstrip().endswith("visible checks passed: 0 of 2 (0 of 2 points)")

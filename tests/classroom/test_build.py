@@ -56,9 +56,9 @@ def ids(notebook):
 
 
 def test_ids_follow_from_the_source(chapter):
-    assert ids(build.solution_notebook(chapter)) == [
-        *("cell-01", "install-course", "cell-02", "add-answer", "add-check", "cell-03")
-    ]
+    solution = ["cell-01", "install-course", "cell-02", "add-answer", "add-check", "cell-03"]
+    assert ids(build.solution_notebook(chapter)) == solution
+    assert ids(build.blank_notebook(chapter)) == [*solution, "check-notebook"]
 
 
 def test_hidden_checks_stand_only_in_the_grading_edition_and_mistakes_in_none(chapter):
@@ -133,6 +133,49 @@ def test_a_wrong_mark_is_named(chapter, old, new, message):
     chapter.source.write_text(SOURCE.replace(old, new))
     with pytest.raises(CourseError, match=message):
         build.read_source(chapter)
+
+
+QUESTION = """
+# %% [markdown] exercise={"name": "why", "role": "manual", "points": 2, "rubric": "1 point: names a reason"}
+# Why add?
+#
+# ### BEGIN SOLUTION
+# Because **sums** are useful.
+# ### END SOLUTION
+"""
+
+
+def test_an_open_question_is_answered_asked_and_judged_in_the_edition_for_it(chapter):
+    chapter.source.write_text(SOURCE + QUESTION)
+    editions = (build.solution_notebook(chapter), build.blank_notebook(chapter), build.grading_notebook(chapter))
+    solution, student, grading = (next(c for c in edition.cells if c.id == "why-manual") for edition in editions)
+    assert solution.source == "Why add?\n\nBecause **sums** are useful."
+    assert student.source == f"Why add?\n\n{build.YOUR_ANSWER}"
+    assert "rubric" not in student.metadata.exercise
+    assert "rubric" not in solution.metadata.exercise
+    assert grading.metadata.exercise["rubric"] == "1 point: names a reason"
+    assert [exercise.name for exercise in proof.exercises(chapter)] == ["add"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (', "rubric": "1 point: names a reason"', "", "with rubric="),
+        ("# %% [markdown] exercise", "# %% exercise", "is a Markdown cell"),
+        ("# ### BEGIN SOLUTION\n", "", "no ### BEGIN SOLUTION"),
+    ],
+)
+def test_a_wrong_open_question_is_named(chapter, old, new, message):
+    chapter.source.write_text(SOURCE + QUESTION.replace(old, new))
+    with pytest.raises(CourseError, match=message):
+        build.read_source(chapter)
+
+
+def test_a_reference_that_was_never_executed_is_named(chapter):
+    solved = build.solution_notebook(chapter)
+    solved.cells = [cell for cell in solved.cells if cell.id != "add-check"]
+    with pytest.raises(CourseError, match="add-check is not in the solution notebook yet"):
+        build.student_notebook(chapter, solved)
 
 
 def test_the_badge_appears_with_the_repository(chapter):

@@ -90,10 +90,10 @@ def read_source(chapter: Chapter) -> NotebookNode:
         where = f"{chapter.name}, exercise {name!r}"
         if role not in ROLES or not name:
             raise CourseError(f"{where}: the role {role!r} is not one of {', '.join(ROLES)}")
-        if role in ("answer", "manual") and not SOLUTION.search(cell.source):
-            raise CourseError(f"{where}: the answer has no {BEGIN} … {END}")
         if role == "manual" and (cell.cell_type != "markdown" or not exercise.get("rubric")):
             raise CourseError(f"{where}: an open question is a Markdown cell with rubric=, what a teacher looks for")
+        if role in ("answer", "manual") and not SOLUTION.search(cell.source):
+            raise CourseError(f"{where}: the answer has no {BEGIN} … {END}")
         if role == "mistake" and not exercise.get("expect"):
             raise CourseError(f"{where}: a mistake needs expect=, a part of the hint that it must meet")
         cell.id = f"{name}-{role}"
