@@ -104,6 +104,14 @@ assert counts[1] not in (3, 4), "code-points: that is what the eye sees; Unicode
 assert counts == [5, 6, 2], f"code-points: expected [5, 6, 2] for hello, नमस्ते, 你好; yours gives {counts}"
 print(counts)
 
+# %% exercise={"name": "code-points", "role": "hidden"}
+for greeting_given, points_wanted in (("สวัสดี", 6), ("", 0), ("cảm ơn", 6), ("🦓!", 2), ("a b  c", 6)):
+    points_found = code_points(greeting_given)
+    assert points_found == points_wanted, (
+        f"code-points: {greeting_given!r} has {points_wanted} code points, spaces and marks too; "
+        f"yours gives {points_found}"
+    )
+
 
 # %% exercise={"name": "code-points", "role": "mistake", "expect": "bytes of UTF-8"}
 def code_points(text: str) -> int:
@@ -157,6 +165,14 @@ assert answer != "thank you", "longest: you returned the text; return the key, i
 assert answer != "zh", "longest: zh has the fewest; `max` over the keys alone compares their letters, not the texts"
 assert answer == "en", f"longest: 'thank you' (en) has the most code points, 9; yours gives {answer!r}"
 print(answer)
+
+# %% exercise={"name": "longest", "role": "hidden"}
+thanks = {"el": "ευχαριστώ", "sw": "asante sana", "ur": "شکریہ", "th": "ขอบคุณ"}
+for thanks_given, longest_wanted in ((thanks, "sw"), (dict(reversed(thanks.items())), "sw"), ({"ur": "شکریہ"}, "ur")):
+    longest_found = longest(thanks_given)
+    assert longest_found == longest_wanted, (
+        f"longest: of {thanks_given} the longest is {longest_wanted!r}; yours gives {longest_found!r}"
+    )
 
 
 # %% exercise={"name": "longest", "role": "mistake", "expect": "compares their letters"}

@@ -138,10 +138,11 @@ print(yours, [round(x, 3) for x in neighbour_weight(both, -1).tolist()])
 four = torch.linspace(0.5, 3, 48).view(3, 4, 4).sin().softmax(dim=-1)
 for far in (-3, -2, -1, 0, 2):
     exact = torch.stack([four[:, i, i + far] for i in range(4) if 0 <= i + far < 4]).mean(dim=0)
-    found = neighbour_weight(four.clone(), far)
-    assert found.shape == (3,), f"neighbour: 3 heads give 3 numbers; with offset {far} yours is {tuple(found.shape)}"
-    assert torch.allclose(found, exact), (
-        f"neighbour: with offset {far} expected {exact.tolist()}, yours {found.tolist()}; is every offset served?"
+    found_weights = neighbour_weight(four.clone(), far)
+    assert found_weights.shape == (3,), f"neighbour: 3 heads give 3 numbers; yours is {tuple(found_weights.shape)}"
+    exact_rounded, rounded = ([round(w, 3) for w in weights.tolist()] for weights in (exact, found_weights))
+    assert torch.allclose(found_weights, exact, atol=1e-5), (
+        f"neighbour: with offset {far} expected {exact_rounded}, yours {rounded}; is every offset served?"
     )
 
 
@@ -273,9 +274,11 @@ print([round(share, 3) for share in yours[0].tolist()])
 three = torch.tensor([[0.2, 0.3, 0.5], [0.0, 1.0, 0.0], [0.6, 0.1, 0.3]])
 minus = torch.tensor([[-1.0, 0.0, 0.0, 0.0], [0.0, -2.0, 0.0, 0.0], [2.0, 2.0, -2.0, 2.0]])  # lengths 1, 2, 4
 found_shares = handed_over(three.clone(), minus.clone())
+assert found_shares.shape == (3, 3), f"handed-over: 3 tokens make (3, 3), yours {tuple(found_shares.shape)}"
 exact_shares = torch.tensor([[0.2 / 2.8, 0.6 / 2.8, 2 / 2.8], [0.0, 1.0, 0.0], [0.3, 0.1, 0.6]])
 assert torch.allclose(found_shares, exact_shares, atol=1e-5), (
-    f"handed-over: values of length 1, 2, 4 give the last row 0.3, 0.1, 0.6; yours {found_shares[2].tolist()}; "
+    "handed-over: values of length 1, 2, 4 give the last row 0.3, 0.1, 0.6; "
+    f"yours {[round(share, 3) for share in found_shares[2].tolist()]}; "
     "a length is never negative, and is not the sum of the numbers"
 )
 
@@ -526,10 +529,12 @@ print(yours.tolist())
 wide = torch.linspace(-4, 7, 72).view(3, 6, 4).cos() * 5
 holes = torch.tensor([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1], [0, 1, 0, 0, 0, 0]])
 exact_means = torch.stack([wide[i][holes[i].bool()].mean(dim=0) for i in range(3)])
-means = mean_pool(wide.clone(), holes.clone())
-assert torch.allclose(means, exact_means, atol=1e-5), (
-    f"mean-pool: padding on the left, or one real token alone: expected {exact_means[1].tolist()}, "
-    f"yours {means[1].tolist()}; go by the mask, not by the place"
+found_means = mean_pool(wide.clone(), holes.clone())
+assert found_means.shape == (3, 4), f"mean-pool: (3, 6, 4) becomes (3, 4), yours {tuple(found_means.shape)}"
+exact_rounded, rounded = ([round(n, 3) for n in means[1].tolist()] for means in (exact_means, found_means))
+assert torch.allclose(found_means, exact_means, atol=1e-5), (
+    f"mean-pool: padding on the left, or one real token alone: expected {exact_rounded}, yours {rounded}; "
+    "go by the mask, not by the place"
 )
 
 
@@ -673,9 +678,10 @@ compass = torch.linspace(0, 6, 30)
 around = torch.stack([compass.cos(), compass.sin()], dim=-1) * torch.linspace(1, 50, 30)[:, None]
 turned = around.clone()
 turned[[3, 20]] = around[[20, 3]] / 100
-hits = retrieval(around, turned)
-assert abs(hits - 28 / 30) < 1e-6, (
-    f"retrieval: of 30 queries 28 point the way of their own row, {28 / 30:.3f}; yours {hits:.3f}; lengths don't count"
+hit_share = float(retrieval(around, turned))
+assert abs(hit_share - 28 / 30) < 1e-6, (
+    f"retrieval: of 30 queries 28 point the way of their own row, {28 / 30:.3f}; yours {hit_share:.3f}; "
+    "lengths don't count"
 )
 
 
@@ -885,15 +891,16 @@ print(yours.tolist())
 
 # %% exercise={"name": "centre", "role": "hidden"}
 many = torch.linspace(-3, 9, 63).view(21, 3).sin() * 4
-codes = ["ur", "el", "zh"] * 7
-codes[0] = "de"
-found_centred = centre(many.clone(), codes)
-for code in ("ur", "el", "zh", "de"):
-    rows = [i for i, other in enumerate(codes) if other == code]
-    exact = many[rows] - many[rows].mean(dim=0)
-    assert torch.allclose(found_centred[rows], exact, atol=1e-5), (
-        f"centre: of {len(codes)} sentences {len(rows)} are {code}; expected {exact[0].tolist()}, "
-        f"yours {found_centred[rows][0].tolist()}; languages may have different numbers of sentences"
+many_codes = ["de", "el", "zh", *["ur", "el", "zh"] * 6]
+found_centred = centre(many.clone(), many_codes)
+assert found_centred.shape == (21, 3), f"centre: (21, 3) went in, {tuple(found_centred.shape)} came out"
+for one_code in ("ur", "el", "zh", "de"):
+    of_code = [i for i, other in enumerate(many_codes) if other == one_code]
+    exact = many[of_code] - many[of_code].mean(dim=0)
+    exact_rounded, rounded = ([round(n, 3) for n in part[0].tolist()] for part in (exact, found_centred[of_code]))
+    assert torch.allclose(found_centred[of_code], exact, atol=1e-5), (
+        f"centre: of {len(many_codes)} sentences {len(of_code)} are {one_code}; expected {exact_rounded}, "
+        f"yours {rounded}; languages may have different numbers of sentences"
     )
 
 
