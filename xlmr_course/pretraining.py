@@ -45,15 +45,15 @@ HISTORY = "history.jsonl"
 class Settings:
     """How to train. Every field is kept in `run.json`; going on with another value is refused."""
 
-    steps: int = 1500
-    batch_size: int = 32  # rows a step, over all processes and all pieces
-    length: int = 128  # ids in a row
+    steps: int = 4000
+    batch_size: int = 24  # rows a step, over all processes and all pieces
+    length: int = 128  # ids in a row, at most
     learning_rate: float = 2e-3  # at the peak
-    warmup: float = 0.1  # share of the steps
+    warmup: float = 0.03  # share of the steps
     weight_decay: float = 0.01
     alpha: float = 0.3
-    masking: float = 0.15  # share of the tokens that are chosen
-    pack: bool = True  # several texts a row; else one
+    masking: float = 0.3  # share of the tokens that are chosen; XLM-R has 0.15, and far more text
+    pack: bool = False  # several texts a row, as XLM-R does; else one
     seed: int = 0
     accumulate: int = 1  # pieces that a process cuts its part of a batch into: less memory, same result
     precision: str = "auto"
@@ -61,11 +61,12 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.98)  # RoBERTa's
     eps: float = 1e-6  # RoBERTa's
     log_every: int = 10
-    eval_every: int = 100
+    eval_every: int = 250
+    eval_texts: int = 16  # held-out texts of each language that are measured along the way
     save_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "save_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "eval_every", "eval_texts", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.length < 3:
@@ -171,7 +172,8 @@ class _Pretraining:
             tokenizer, texts, settings.length, settings.alpha, settings.seed, pack=settings.pack, without=held_out,
             share=(self.rank, self.processes) if self.streamed else (0, 1),
         )  # fmt: skip
-        self.held_out = HeldOut.of(tokenizer, held_out, length=settings.length, seed=settings.seed)
+        watched = {language: found[: settings.eval_texts] for language, found in held_out.items()}
+        self.held_out = HeldOut.of(tokenizer, watched, length=settings.length, seed=settings.seed)
         # Masks are the same in all processes when the batch is, and different when each reads its own part.
         self.masks = torch.Generator().manual_seed(settings.seed + 1 + (self.rank if self.streamed else 0))
         self.history: list[dict[str, Any]] = []
@@ -188,7 +190,7 @@ class _Pretraining:
             generator = torch.Generator().manual_seed(self.settings.seed)
             config = replace(given, vocab_size=len(self.tokenizer))
             with torch.random.fork_rng(devices=[]):  # torch draws values for the head that are replaced at once
-                return MaskedLM(Encoder(config, generator), generator)
+                return new_model(config, generator)
         if given.config.vocab_size != len(self.tokenizer):
             raise ValueError(
                 f"the model has {given.config.vocab_size:,} word vectors and the tokenizer {len(self.tokenizer):,} "
@@ -403,6 +405,22 @@ class _Pretraining:
         if self.processes == 1:
             return value
         return self.engine.reduce(value.to(self.engine.device), reduction="sum")
+
+
+@torch.no_grad()
+def new_model(config: XLMRConfig, generator: torch.Generator) -> MaskedLM:
+    """A model with first weights: as XLM-R's, but positions begin as sines and cosines (Vaswani et al. 2017, 3.5).
+
+    With random rows, "the token before this one" has to be learned anew at each position. With waves it is the same
+    rotation everywhere. Training then moves the rows as it moves all others.
+    """
+    model = MaskedLM(Encoder(config, generator), generator)
+    rows = model.encoder.embeddings.position.weight  # (positions, H)
+    places = torch.arange(len(rows) - config.pad_token_id - 1)[:, None]
+    angles = places * torch.exp(-math.log(10_000) * torch.arange(0, config.hidden_size, 2) / config.hidden_size)
+    waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : config.hidden_size]
+    rows[config.pad_token_id + 1 :] = waves * config.initializer_range * math.sqrt(2)  # as large as the random ones
+    return model
 
 
 def fill_mask(model: MaskedLM, tokenizer, text: str, top: int = 5) -> list[tuple[str, float]]:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ from xlmr_course.streams import Texts, is_streamed
 from xlmr_course.tokenizer import VOCABULARY_FILE, XLMRTokenizer
 from xlmr_course.training import TrainingError
 
-CONFIGS = {"tiny": XLMRConfig.tiny, "small": XLMRConfig.small, "base": XLMRConfig.base, "large": XLMRConfig.large}
+# A model that reads little and briefly is far from learning its texts by heart: dropout would only slow it down.
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+CONFIGS = {
+    "tiny": partial(XLMRConfig.tiny, **STILL),
+    "small": XLMRConfig.small,
+    "base": XLMRConfig.base,
+    "large": XLMRConfig.large,
+}
 TOKENIZER_TEXT = 20_000_000  # characters that a new tokenizer is trained on, at most
 COUNTED_TEXT = 20_000_000  # characters up to which the counting baselines are worth their time
 SHOWN_STEPS = (0, 100, 1000)  # fill-mask answers are kept at these, and at the last
@@ -146,7 +154,7 @@ def pretrain_folder(
             shape, max_position_embeddings=max(shape.max_position_embeddings, settings.length + 2), **changes
         )
         if tokenizer is not None:
-            words = checkpoints.load_tokenizer(tokenizer)
+            words = XLMRTokenizer.from_pretrained(tokenizer)
         elif (output / training.RUN_FILE).is_file() and (output / VOCABULARY_FILE).is_file():
             words = XLMRTokenizer.from_pretrained(output)  # of this very run, or `pretrain` will refuse the folder
         else:
