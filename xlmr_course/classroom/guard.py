@@ -98,7 +98,8 @@ def _become_guard(limits: Limits) -> None:
 def _guarded(job: dict, limits: Limits) -> Ended:
     start = time.monotonic()
     reading, writing = os.pipe()
-    command = [part.replace("{fd}", str(writing)) for part in job["command"]]
+    posix = os.name == "posix"  # elsewhere a child inherits only the three standard descriptors
+    command = [part.replace("{fd}", str(writing) if posix else "1") for part in job["command"]]
     command = [*(NAMESPACE if job["namespace"] else ()), *command]
     log = tempfile.TemporaryFile(dir=job["folder"])  # noqa: SIM115 - stays open, and has no name to remove it by
     process = subprocess.Popen(
@@ -106,11 +107,11 @@ def _guarded(job: dict, limits: Limits) -> Ended:
         cwd=job["work"],
         env=job["environment"],
         stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
+        stdout=log if posix else writing,
+        stderr=log,
         start_new_session=True,
         preexec_fn=_die_with_the_guard if LINUX else None,
-        **({"pass_fds": (writing,)} if os.name == "posix" else {"close_fds": False}),
+        pass_fds=(writing,) if posix else (),
     )
     os.close(writing)
     parts: list[bytes] = []
