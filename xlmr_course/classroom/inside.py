@@ -31,7 +31,11 @@ WATCHED = (
     *("torch", "torch.functional", "torch.nn.functional", "torch.linalg", "torch.testing"),
 )
 JUDGES = frozenset(("allclose", "isclose", "equal", "array_equal", "assert_close", "assert_allclose", "all", "any"))
-WATCHED_CLASSES = (("torch", "Tensor"), ("numpy", "ndarray"))
+WATCHED_CLASSES = (
+    ("torch", "Tensor"),
+    ("numpy", "ndarray"),
+    ("IPython.core.inputtransformer2", "TransformerManager"),
+)
 
 
 class Sink(io.TextIOBase):
@@ -83,8 +87,7 @@ class Stage:
             hooks |= {f"{kind.__name__} {name}": value for name, value in (methods | own).items()}
         for name, found in shell.events.callbacks.items():
             # Matplotlib registers itself when a figure is first drawn.
-            own = [function for function in found if not function.__module__.startswith(("matplotlib", "IPython"))]
-            hooks[f"event {name}"] = tuple(own)
+            hooks[f"event {name}"] = tuple(f for f in found if not _module(f).startswith(("matplotlib", "IPython")))
         hooks["ast_transformers"] = tuple(shell.ast_transformers)
         hooks["input_transformers"] = tuple(shell.input_transformers_post)
         hooks["cleanup"] = tuple(shell.input_transformer_manager.cleanup_transforms)
@@ -201,23 +204,24 @@ def conduct(request: str) -> None:
 
 
 def _one_run(order: dict, stage: Stage, namespace: dict[str, object]) -> dict[str, object]:
+    reset = stage.reset  # looked up before the answer could replace it
     namespace.update(stage.names)
     namespace["exit"] = namespace["quit"] = sys.exit  # IPython's own would end the kernel
     stage.settle()
     printed = io.StringIO()
     with quiet() as sink:
         error = attempt(order["answer"], order["name"], namespace)
-        before = stage.reset()
+        before = reset()
         if error is None:
             globals_of_check = dict(stage.names)
             globals_of_check |= {name: namespace[name] for name in order["binds"] if name in namespace}
             globals_of_check["__builtins__"] = {**stage.builtins, "print": _printer(printed)}
             stage.settle()
             for name, code in order["checks"]:
-                error = attempt(code, name, globals_of_check)
+                error = attempt(code, name, globals_of_check, plain=True)
                 if error is not None:
                     break
-        during = stage.reset()
+        during = reset()
     return {
         **(error or {"kind": "passed"}),
         "printed": printed.getvalue()[:LONGEST],
@@ -227,11 +231,14 @@ def _one_run(order: dict, stage: Stage, namespace: dict[str, object]) -> dict[st
     }
 
 
-def attempt(code: str, name: str, namespace: dict[str, object]) -> dict[str, object] | None:
-    """Run code; None, or what went wrong: the error's class and text, and where it was raised."""
+def attempt(code: str, name: str, namespace: dict[str, object], *, plain: bool = False) -> dict[str, object] | None:
+    """Run code; None, or what went wrong: the error's class and text, and where it was raised.
+
+    `plain`: it has nothing of IPython's own syntax.
+    """
     filename = f"<{name}>"
     try:
-        code = _plain_python(code)
+        code = code if plain else _plain_python(code)
         linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
         exec(compile(code, filename, "exec", dont_inherit=True, optimize=0), namespace)
     except BaseException as error:
@@ -339,6 +346,10 @@ def _callables(thing: object) -> dict[str, object]:
         if (callable(value) or isinstance(value, (property, staticmethod, classmethod)))
         and key not in ("__builtins__", "__dict__", "__loader__", "_stage")
     }
+
+
+def _module(function: object) -> str:
+    return str(getattr(function, "__module__", None))
 
 
 def _from_a_cell(function: object) -> bool:
