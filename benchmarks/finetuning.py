@@ -6,9 +6,11 @@
     python benchmarks/finetuning.py --part accuracy --side ours --seed 0     # nine of these: three sides, three seeds
 
 Each part takes less than ten minutes on two cores and puts its figures into results/finetuning.json, beside those of
-the other parts; results/finetuning.md is written from it. The Trainer has two sides: `defaults` trains all weights, as
-`from_pretrained` hands them over; `frozen` leaves the word embeddings alone, as we do. All use the same sentences,
-learning rate, schedule, batch size, clipping, weight decay, epochs and choice of the best epoch on English dev.
+the other parts; results/finetuning.md is written from it.
+
+The Trainer has two sides: `defaults` trains all weights, as `from_pretrained` hands them over; `frozen` leaves the
+word embeddings alone, as we do. All use the same 420 English sentences, learning rate, schedule, batch size, clipping,
+weight decay, epochs and choice of the best epoch on English dev.
 """
 
 from __future__ import annotations
