@@ -50,7 +50,16 @@ def tokenizer():
 
 
 def settings(**changes) -> Settings:
-    return Settings(**({"steps": 12, "batch_size": 8, "length": 32, "learning_rate": 1e-2, "eval_every": 6} | changes))
+    usual = {
+        "steps": 12,
+        "batch_size": 8,
+        "length": 32,
+        "learning_rate": 1e-2,
+        "warmup": 0.1,
+        "masking": 0.15,
+        "pack": True,
+    }
+    return Settings(**(usual | {"eval_every": 6} | changes))
 
 
 def weights(model) -> torch.Tensor:

@@ -39,6 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 HISTORY = "history.jsonl"
+WAVES = 1.0  # how large the rows for positions begin, beside those for words
 
 
 @dataclass(frozen=True)
@@ -419,7 +420,7 @@ def new_model(config: XLMRConfig, generator: torch.Generator) -> MaskedLM:
     places = torch.arange(len(rows) - config.pad_token_id - 1)[:, None]
     angles = places * torch.exp(-math.log(10_000) * torch.arange(0, config.hidden_size, 2) / config.hidden_size)
     waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, : config.hidden_size]
-    rows[config.pad_token_id + 1 :] = waves * config.initializer_range * math.sqrt(2)  # as large as the random ones
+    rows[config.pad_token_id + 1 :] = waves * (WAVES * config.initializer_range * math.sqrt(2))
     return model
 
 
