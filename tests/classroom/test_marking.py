@@ -274,6 +274,14 @@ def test_definitions_and_bound_names_of_a_cell():
     assert inside.definitions("def f(:") == []
 
 
+def test_what_no_parser_and_no_terminal_takes_does_no_harm():
+    for code in ("(" * 50_000, "def f(:", "x = '\0'", "\ud800 = 1", "!!!", "%%time", ""):
+        assert inside.bound(code) == set()
+        assert inside.definitions(code) == []
+    assert inside.attempt("raise ValueError('\\ud800')", "cell", {})["text"] == "?"
+    assert inside.attempt("(" * 50_000, "cell", {})["kind"] == "failed"
+
+
 def test_a_real_chapter_gives_a_mistake_its_hint_and_nothing_else_is_lost(tmp_path):
     [chapter] = find(["04"])
     if not chapter.solution.is_file():

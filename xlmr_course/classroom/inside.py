@@ -215,16 +215,17 @@ def _one_run(order: dict, stage: Stage, namespace: dict[str, object]) -> dict[st
         if error is None:
             globals_of_check = dict(stage.names)
             globals_of_check |= {name: namespace[name] for name in order["binds"] if name in namespace}
-            globals_of_check["__builtins__"] = {**stage.builtins, "print": _printer(printed)}
             stage.settle()
             for name, code in order["checks"]:
+                facts = io.StringIO() if name.endswith("-hidden") else printed  # only the visible check's are compared
+                globals_of_check["__builtins__"] = {**stage.builtins, "print": _printer(facts)}
                 error = attempt(code, name, globals_of_check, plain=True)
                 if error is not None:
                     break
         during = reset()
     return {
         **(error or {"kind": "passed"}),
-        "printed": printed.getvalue()[:LONGEST],
+        "printed": readable(printed.getvalue()[:LONGEST]),
         "changed": list(dict.fromkeys(before + during)),
         "during": during,
         "chatter": sink.written,
@@ -260,8 +261,9 @@ def _describe(error: BaseException) -> dict[str, object]:
         text = str(error.msg if isinstance(error, SyntaxError) else error)[:LONGEST]
     except BaseException:
         text = ""
-    described = {"kind": "failed", "error": type(error).__name__, "text": text, "where": where, "line": line}
-    described["code"] = linecache.getline(f"<{where}>", line).strip()
+    kind, source = readable(type(error).__name__), linecache.getline(f"<{where}>", line).strip()
+    described = {"kind": "failed", "error": kind, "text": readable(text), "where": where, "line": line}
+    described["code"] = readable(source)
     described["inner"] = bool(frames) and bool(cells) and frames[-1][0] == f"<{where}>"
     if isinstance(error, NameError) and isinstance(error.name, str):
         described["missing"] = error.name
@@ -284,7 +286,7 @@ def definitions(code: str) -> list[str]:
     """The imports, functions and classes at the top of a cell, each as code; none for a cell that isn't Python."""
     try:
         tree = ast.parse(_plain_python(code))
-    except (SyntaxError, ValueError):
+    except Exception:  # whatever the parser says to what was handed in
         return []
     kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return [ast.unparse(statement) for statement in tree.body if isinstance(statement, kinds)]
@@ -294,7 +296,7 @@ def bound(code: str) -> set[str]:
     """The names that a cell sets at its top level."""
     try:
         tree = ast.parse(_plain_python(code))
-    except (SyntaxError, ValueError):
+    except Exception:
         return set()
     names: set[str] = set()
     pending = list(tree.body)
@@ -346,6 +348,11 @@ def _callables(thing: object) -> dict[str, object]:
         if (callable(value) or isinstance(value, (property, staticmethod, classmethod)))
         and key not in ("__builtins__", "__dict__", "__loader__", "_stage")
     }
+
+
+def readable(text: str) -> str:
+    """Text that can be written as UTF-8; half of a surrogate pair can't."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _module(function: object) -> str:

@@ -172,7 +172,9 @@ def _not_run(name: str, points: int, restored: Restored) -> ExerciseResult:
         manual = name in restored.texts
         step = "put it back from the released notebook"
         return ExerciseResult(name, points, "look", restored.lost[name], next_step=step, manual=manual)
-    cell = next(cell for cell in restored.notebook.cells if cell.get("id") == f"{name}-manual")
+    cell = next((cell for cell in restored.notebook.cells if cell.get("id") == f"{name}-manual"), None)
+    if cell is None:
+        return ExerciseResult(name, points, "look", "it could not be run", next_step="mark this notebook again")
     if not restored.texts[name]:
         step = "write a few sentences in your own words"
         return ExerciseResult(name, points, "not written yet", next_step=step, manual=True)

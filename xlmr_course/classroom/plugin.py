@@ -185,8 +185,11 @@ class ExerciseFile(IPyNbFile):
         """A living kernel with the set-up, the student's definitions and the model answers before exercise `number`."""
         if self.kernel is not None:
             return
-        self.kernel, self.fresh = Kernel(self.plan), True
-        outcome = self.request("prepare", SETUP_TIMEOUT, setup=self.plan.setup)
+        self.kernel, self.fresh = self._start(), True
+        try:
+            outcome = self.request("prepare", SETUP_TIMEOUT, setup=self.plan.setup)
+        except (KernelEnded, OutOfTime, Empty):
+            raise CourseError("the chapter's set-up ends the kernel or takes too long on this machine") from None
         if outcome["kind"] != "passed":
             raise CourseError(f"the chapter's set-up fails on this machine: {outcome['error']}: {outcome['text']}")
         models = [(e.name, e.model) for e in self.plan.exercises[:number] if e.model]
@@ -201,6 +204,16 @@ class ExerciseFile(IPyNbFile):
             self.plan.own, self.answers = [], []
             self.discard()
             self.ready(number)
+
+    def _start(self) -> Kernel:
+        try:
+            return Kernel(self.plan)
+        except Exception:  # another kernel took the port, or the machine was too busy
+            time.sleep(1)
+        try:
+            return Kernel(self.plan)
+        except Exception as error:
+            raise CourseError(f"no kernel starts on this machine ({type(error).__name__}: {error})") from None
 
     def request(self, function: str, timeout: float, **order: object) -> dict:
         """Send a trusted request of our own and return its outcome."""

@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from xlmr_course.classroom import build
 from xlmr_course.classroom.build import ROLES_OF_STUDENTS, role_of
 from xlmr_course.classroom.chapters import Chapter, CourseError
-from xlmr_course.classroom.inside import bound
+from xlmr_course.classroom.inside import bound, readable
 
 OWN = "own"  # the tag of cells that are the student's, in a restored notebook
 MARKER = re.compile(r"^(\s*#+\s*)(NBVAL_\w+|PYTEST_VALIDATE_IGNORE_OUTPUT)\s*$", re.MULTILINE)
@@ -298,6 +298,7 @@ def _tidy_cell(cell: dict) -> NotebookNode:
     """A cell with the fields that later code relies on, whatever a tool or a hand made of it."""
     source = cell.get("source", "")
     source = "".join(map(str, source)) if isinstance(source, list) else str(source)
+    source = readable(source)
     metadata = cell.get("metadata") if isinstance(cell.get("metadata"), dict) else {}
     if not isinstance(metadata.get("tags", []), list):
         metadata = {key: value for key, value in metadata.items() if key != "tags"}
