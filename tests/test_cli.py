@@ -8,6 +8,7 @@ from toys import toy_checkpoint
 from typer.testing import CliRunner
 
 from xlmr_course import cli
+from xlmr_course.sources import CHECKPOINTS
 
 COMMANDS = (
     *("doctor", "course", "run", "notebooks", "lab", "test", "lint", "checkpoints", "fetch", "finetune"),
@@ -39,7 +40,7 @@ def test_an_unknown_chapter_is_one_sentence(monkeypatch, capsys):
 def test_an_unknown_checkpoint_is_one_sentence(monkeypatch, capsys):
     code, text = run(monkeypatch, capsys, "finetune", "--checkpoint", "huge")
     assert (code, text.count("\n")) == (1, 1)
-    assert "'huge' is no checkpoint: use small, base, large" in text
+    assert f"'huge' is no checkpoint: use {', '.join(CHECKPOINTS)}, or a folder" in text
 
 
 def test_checkpoints_lists_all(monkeypatch, capsys):

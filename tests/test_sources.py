@@ -53,7 +53,7 @@ def pin(monkeypatch, name, sha256):
 
 
 def test_an_unknown_name_lists_the_valid_ones(empty):
-    with pytest.raises(CheckpointError, match="'huge' is no checkpoint: use small, base, large"):
+    with pytest.raises(CheckpointError, match=f"'huge' is no checkpoint: use {', '.join(CHECKPOINTS)}, or a folder"):
         sources.locate("huge")
 
 

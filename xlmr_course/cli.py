@@ -187,7 +187,7 @@ def checkpoints() -> None:
 
 
 @app.command()
-def fetch(name: Annotated[str, typer.Argument(help="small, base or large")]) -> None:
+def fetch(name: Annotated[str, typer.Argument(help="tiny, small, base or large")]) -> None:
     """Get a checkpoint onto this machine, and compare its weights with their SHA-256. An interrupted one goes on."""
     from xlmr_course import sources
 
@@ -197,7 +197,7 @@ def fetch(name: Annotated[str, typer.Argument(help="small, base or large")]) -> 
 @app.command()
 def finetune(
     task: Annotated[str, typer.Option(help="what to learn")] = "topics",
-    checkpoint: Annotated[str, typer.Option(help="small, base, large, or a folder")] = "small",
+    checkpoint: Annotated[str, typer.Option(help="tiny, small, base, large, or a folder")] = "small",
     train: Annotated[str, typer.Option(help="languages to train on, such as en or en,sw; or all")] = "en",
     evaluate: Annotated[str, typer.Option(help="languages to test on, such as sw,ur; or all")] = "all",
     data: Annotated[Path | None, typer.Option(help="a folder of your own in the corpus's layout")] = None,
