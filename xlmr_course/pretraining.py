@@ -39,14 +39,14 @@ __all__ = [
 ]  # fmt: skip
 
 HISTORY = "history.jsonl"
-WAVES = 1.0  # how large the rows for positions begin, beside those for words
+WAVES = 3.0  # how large the rows for positions begin, beside those for words
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to train. Every field is kept in `run.json`; going on with another value is refused."""
 
-    steps: int = 4000
+    steps: int = 3600
     batch_size: int = 24  # rows a step, over all processes and all pieces
     length: int = 128  # ids in a row, at most
     learning_rate: float = 2e-3  # at the peak
@@ -62,7 +62,7 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.98)  # RoBERTa's
     eps: float = 1e-6  # RoBERTa's
     log_every: int = 10
-    eval_every: int = 250
+    eval_every: int = 300
     eval_texts: int = 16  # held-out texts of each language that are measured along the way
     save_every: int = 100
 
@@ -167,12 +167,14 @@ class _Pretraining:
                 f"length={settings.length}, but the model has positions for {self.model.config.max_tokens} tokens; "
                 "use a shorter length"
             )
-        self._claim(texts, held_out, recipe)
         self.streamed = is_streamed(texts)
         self.rows = Rows(
             tokenizer, texts, settings.length, settings.alpha, settings.seed, pack=settings.pack, without=held_out,
             share=(self.rank, self.processes) if self.streamed else (0, 1),
         )  # fmt: skip
+        if isinstance(model, XLMRConfig) and not self.streamed:  # begin by guessing what is frequent
+            self.model.lm_head.bias.data.copy_(self.rows.frequencies(len(tokenizer)).log())
+        self._claim(texts, held_out, recipe)
         watched = {language: found[: settings.eval_texts] for language, found in held_out.items()}
         self.held_out = HeldOut.of(tokenizer, watched, length=settings.length, seed=settings.seed)
         # Masks are the same in all processes when the batch is, and different when each reads its own part.

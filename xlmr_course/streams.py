@@ -115,7 +115,10 @@ class Documents:
     def _current(self) -> array:
         if self.is_stream:
             return self._next_of_stream()
-        place = self._order[self.index]
+        return self.ids(self._order[self.index])
+
+    def ids(self, place: int) -> array:
+        """A text of the list as ids; it is cut into pieces once."""
         if self._ids[place] is None:
             self._ids[place] = array("i", self.tokenizer.encode(self.texts[place])[1:-1])
         return self._ids[place]
@@ -226,6 +229,20 @@ class Rows:
         languages = [self.sampler.draw() for _ in range(rows)]
         ids = [torch.tensor(self._next_row(self.documents[language], self.length)) for language in languages]
         return torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.padding), languages
+
+    def frequencies(self, size: int, most: int = 1000) -> Tensor:
+        """How often each of `size` ids is met, in the proportions of α: shares that add up to 1, none of them zero.
+
+        Counted in the first `most` texts of each language; a stream is not asked.
+        """
+        shares = torch.zeros(size)
+        for language, documents in self.documents.items():
+            counts = torch.full((size,), 0.5 / len(self.documents))
+            for place in range(0 if documents.is_stream else min(most, len(documents.texts))):
+                ids = torch.tensor(documents.ids(place), dtype=torch.long)
+                counts.index_add_(0, ids, torch.ones(len(ids)))
+            shares += self.sampler.probabilities[language] * counts / counts.sum()
+        return shares
 
     def state(self) -> dict[str, Any]:
         """Where all languages stand, and the sampler's generator."""
