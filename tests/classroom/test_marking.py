@@ -9,11 +9,11 @@ import nbformat
 import pytest
 from made_up import NAMES, cell, make, save, solved, student, written
 
-from xlmr_course.classroom import build, inside, proof
+from xlmr_course.classroom import build, inside, proof, stage
 from xlmr_course.classroom.chapters import Chapter, CourseError, find
 from xlmr_course.classroom.marking import ExerciseResult, Marking, mark
-from xlmr_course.classroom.plugin import Exercise, judge
 from xlmr_course.classroom.restore import released_notebook
+from xlmr_course.classroom.verdicts import Exercise, judge
 
 LIMIT = 5  # seconds for one exercise; those that are stopped use them up
 
@@ -94,6 +94,20 @@ def test_what_ends_or_hangs_the_kernel_costs_one_exercise(chapter, tmp_path):
     assert len(marking.to_json()) < 10_000
 
 
+STEAL = """\
+import sys
+from xlmr_course.classroom import inside
+frame = sys._getframe()
+while frame is not None:
+    order = frame.f_locals.get("order")
+    if isinstance(order, dict) and "token" in order:
+        good = {"kind": "passed", "printed": "3 11\\n", "changed": [], "during": [], "dirty": False}
+        inside._report(order["token"], good)
+        break
+    frame = frame.f_back
+"""
+
+
 def test_tampering_does_not_pass(chapter, tmp_path):
     wrong = "return 3 if a == 1 else 0"  # meets the first assert only
     inside_it = "np.allclose = lambda *a, **k: True\nreturn {1: 3, 10: 11}.get(a, 0)"
@@ -107,10 +121,12 @@ def test_tampering_does_not_pass(chapter, tmp_path):
         + written("fifth", "sys.settrace(lambda *a: None)\nreturn a + b"),
         sixth="shell = get_ipython()\nshell.run_cell = shell.run_cell_async = None\n" + written("sixth", "return 5"),
         seventh="np = None\nmath = 3\n" + written("seventh"),
+        eighth=STEAL + written("eighth", "return 7"),
     )
     results, marking = marked(notebook, chapter, tmp_path)
     verdicts = [result.verdict for result in marking.results[:-1]]
-    assert verdicts == ["wrong", "look", "wrong", "wrong", "look", "wrong", "right", "right"]
+    assert verdicts == ["wrong", "look", "wrong", "wrong", "look", "wrong", "right", "wrong"]
+    assert "eighth changed the report of its own check; it was put back" in marking.remarks
     assert "numpy.allclose" in results["second"].message
     assert "sys.settrace" in results["fifth"].message
     assert any("numpy.allclose" in remark and remark.startswith("first") for remark in marking.remarks)
@@ -272,6 +288,18 @@ def test_definitions_and_bound_names_of_a_cell():
     assert inside.definitions(code) == ["import a.b as c", "@wraps\ndef f():\n    y = 2", "class G:\n    z = 3"]
     assert inside.bound(code) == {"c", "x", "f", "G", "i"}
     assert inside.definitions("def f(:") == []
+
+
+def test_a_library_s_own_wrapping_is_no_tampering():
+    assert not stage._from_a_cell(json.dumps)
+    assert stage._from_a_cell(eval("lambda: None"))
+    assert stage._from_a_cell(len)
+    assert stage._from_a_cell(None)
+    text = "abc"
+    assert stage._same(text.upper, text.upper)
+    assert stage._same((text.upper, len), (text.upper, len))
+    assert not stage._same(text.upper, text.lower)
+    assert not stage._same((len,), (len, len))
 
 
 def test_what_no_parser_and_no_terminal_takes_does_no_harm():

@@ -1,7 +1,8 @@
 """Mark one notebook: restore its checks, run it in a fresh kernel, one result for each exercise.
 
 The parts: `restore` puts the released checks back; `plugin`, a pytest plugin over nbval, runs the exercises one by one;
-`inside` is what runs in the kernel. This module holds what comes out, and the process around it:
+`inside` and its `stage` run in the kernel; `verdicts` finds the words. This module holds what comes out, and the
+process around it:
 
     python -m xlmr_course.classroom.marking NOTEBOOK --chapter 04 --hidden --cell-timeout 60
 
@@ -184,8 +185,9 @@ def _not_run(name: str, points: int, restored: Restored) -> ExerciseResult:
 
 def _plan(restored: Restored, chapter: Chapter, folder: str) -> Plan:
     from xlmr_course.classroom.inside import bound
-    from xlmr_course.classroom.plugin import Exercise, Plan
+    from xlmr_course.classroom.plugin import Plan
     from xlmr_course.classroom.restore import OWN
+    from xlmr_course.classroom.verdicts import Exercise
 
     models = {}
     if chapter.source.is_file():
