@@ -61,7 +61,7 @@ def test_a_report_comes_through(tmp_path):
         ("while True: subprocess.Popen(['sleep', '71171'])", "started more than 20 processes"),
         ("os._exit(3)", "ended its marking with exit code 3"),
         ("os.kill(os.getpid(), 9)", "had its marking killed (SIGKILL)"),
-        ("os.kill(os.getppid(), 9); time.sleep(60)", "killed the process that watched over it"),
+        ("os.kill(os.getppid(), 9); time.sleep(60)", "lost the process that watched over it (killed: SIGKILL)"),
     ],
     ids=["time", "memory", "memory of many", "disk", "processes", "exit", "killed", "guard killed"],
 )

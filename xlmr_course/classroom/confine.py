@@ -30,6 +30,7 @@ import shutil
 import site
 import subprocess
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ from xlmr_course.classroom.guard import (
     copy_stream,
     end_all,
     marked,
+    signal_name,
 )
 
 # A teacher's tokens and keys are not in this list.
@@ -87,11 +89,12 @@ def run(
         "limits": asdict(limits),
         "namespace": has_namespaces() if namespace is None else namespace,
     }
+    complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     guard = subprocess.Popen(
         [sys.executable, "-m", "xlmr_course.classroom.guard"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=complaints,
         env={**os.environ, **_python_paths()},
         start_new_session=True,
     )
@@ -112,10 +115,15 @@ def run(
         guard.wait()
         guard.stdout.close()
         end_all(functools.partial(marked, token))
+    with complaints:
+        complaints.seek(0)
+        said = complaints.read(100_000).decode("utf-8", "replace")[-4000:]
     try:
         return Ended(**json.loads(output))
     except (ValueError, TypeError):
-        return Ended("killed the process that watched over it")
+        code = guard.returncode
+        how = f"killed: {signal_name(code)}" if code < 0 else f"exit code {code}"
+        return Ended(f"lost the process that watched over it ({how})", log=said)
 
 
 @functools.cache

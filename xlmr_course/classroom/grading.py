@@ -114,7 +114,8 @@ def grade_solution(chapter: Chapter, rooms: Path, settings: Settings) -> list[It
         ended = confine.run(command, Path(room), settings.limits, threads=_threads(settings))
     marking, reason = _read(ended)
     if marking is None:
-        raise CourseError(f"nothing was graded: the model solution of {chapter.name} {reason}")
+        said = f"\n{ended.log.strip()[-1000:]}" if ended.log.strip() else ""
+        raise CourseError(f"nothing was graded: the model solution of {chapter.name} {reason}{said}")
     missed = [f"{r.name}: {r.message or r.verdict}" for r in marking.results if r.verdict != "right" and not r.manual]
     if missed or not marking.results:
         raise CourseError(

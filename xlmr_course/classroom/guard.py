@@ -88,8 +88,6 @@ def _become_guard(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if LINUX:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/oom_score_adj").write_text("1000")  # inherited: ended before the grader
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans become this process's children
         libc.prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: others of this user can't open its pipes under /proc
@@ -110,7 +108,7 @@ def _guarded(job: dict, limits: Limits) -> Ended:
         stdout=log if posix else writing,
         stderr=log,
         start_new_session=True,
-        preexec_fn=_die_with_the_guard if LINUX else None,
+        preexec_fn=_as_a_student if LINUX else None,
         pass_fds=(writing,) if posix else (),
     )
     os.close(writing)
@@ -133,7 +131,10 @@ def _guarded(job: dict, limits: Limits) -> Ended:
     return Ended(reason, result, round(time.monotonic() - start, 1), peak, 0 if reason else strays, tail, code)
 
 
-def _die_with_the_guard() -> None:
+def _as_a_student() -> None:
+    """Die with the guard, and before anything else when the system runs out of memory; children inherit the latter."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
@@ -202,9 +203,14 @@ def _folder_size(folder: Path) -> int:
 def _exit_text(code: int) -> str:
     if code >= 0:
         return f"ended its marking with exit code {code} and without a result"
+    return f"had its marking killed ({signal_name(code)})"
+
+
+def signal_name(code: int) -> str:
+    """`SIGKILL` for the exit code -9."""
     with contextlib.suppress(ValueError):
-        return f"had its marking killed ({signal.Signals(-code).name})"
-    return f"had its marking killed (signal {-code})"
+        return signal.Signals(-code).name
+    return f"signal {-code}"
 
 
 def copy_stream(stream, parts: list[bytes], most: int) -> None:
