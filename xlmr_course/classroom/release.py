@@ -76,10 +76,10 @@ def instructions(chapter: Chapter, student: NotebookNode, wheel: str) -> str:
     figures = measured(chapter.root).get(chapter.name)
     marks = [c.metadata.exercise for c in student.cells if build.role_of(c) in ("answer", "manual")]
     points = sum(mark.get("points", 1) for mark in marks)
-    needs = f" It runs in about {figures['minutes']:.1f} minutes on two cores." if figures else ""
-    install = (
-        f"pip install ./{wheel} jupyterlab" if wheel else "pip install -e .[lab]      (in a checkout of the course)"
-    )
+    minutes = max(1, round(figures["minutes"])) if figures else 0
+    needs = f" Its cells run in about {minutes} minute{'s' * (minutes > 1)} on two cores." if figures else ""
+    package = f"./{wheel}[lab,offline]" if wheel else "-e PATH-OF-THE-CHECKOUT[lab,offline]"
+    install = f'pip install "{package}"' if wheel else f"pip install {package}"
     exercises = "\n".join(
         f"| {mark['name']} | {mark.get('points', 1)} | {'read by a person' if mark['role'] == 'manual' else 'check'} |"
         for mark in marks
@@ -199,8 +199,11 @@ def _as_built(chapter: Chapter) -> bool:
     """Whether the notebook on disk is the one that its source gives, so that nobody's answers get out."""
     if not (chapter.student.is_file() and chapter.solution.is_file()):
         return False
-    stored = json.loads(chapter.student.read_text(encoding="utf-8"))
-    return stored == json.loads(nbformat.writes(released_notebook(chapter), version=4))
+    try:
+        built = released_notebook(chapter)
+    except CourseError:
+        return False
+    return json.loads(chapter.student.read_text(encoding="utf-8")) == json.loads(nbformat.writes(built, version=4))
 
 
 def _as_page(markdown: str, chapter: Chapter) -> str:
