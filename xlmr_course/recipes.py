@@ -7,6 +7,7 @@ weights it says what they are: `README.md` for people, `results.json` and `fill_
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -159,7 +160,8 @@ def pretrain_folder(
             words = XLMRTokenizer.from_pretrained(output)  # of this very run, or `pretrain` will refuse the folder
         else:
             words = new_tokenizer(given.train, vocab_size, settings.length)
-    answers = Answers(words, given, output, settings.steps) if given.test is not None else None
+    writes = os.environ.get("RANK", "0") == "0"  # of several processes one
+    answers = Answers(words, given, output, settings.steps) if given.test is not None and writes else None
 
     def after(step: int, model: MaskedLM) -> None:
         if answers is not None:
