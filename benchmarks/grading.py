@@ -101,7 +101,7 @@ def grade_hostile() -> dict[str, object]:
         class_ = [*hostile.HOSTILE, *(hostile.Hostile(f"honest-{n}", "all right", lambda book: None) for n in "amz")]
         for entry in class_:
             entry.write(honest, folder)
-        limits = Limits(seconds=30, memory_gb=0.6, disk_gb=0.3, processes=32)
+        limits = Limits(seconds=60, memory_gb=0.6, disk_gb=0.3, processes=32)
         settings = Settings(cell_timeout=5, limits=limits, namespace=False)
         start = time.perf_counter()
         book = grading.grade(folder, chapter, Path(temporary, "grades.csv"), settings, on_grade=show)
@@ -117,7 +117,7 @@ def grade_hostile() -> dict[str, object]:
         }
         for entry in class_
     ]
-    return {"minutes": round(minutes, 2), "cell_timeout_s": 5, "limit_s": 30, "memory_gb": 0.6, "rows": rows}
+    return {"minutes": round(minutes, 2), "cell_timeout_s": 5, "limit_s": 60, "memory_gb": 0.6, "rows": rows}
 
 
 def as_it_must(entry: hostile.Hostile, grade: Grade) -> bool:

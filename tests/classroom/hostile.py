@@ -443,8 +443,8 @@ HOSTILE = (
     ),
     Hostile(
         "many-cells",
-        "5,000 cells of one's own",
-        lambda notebook: notebook["cells"].extend(code(f"def f{n}():\n    pass", f"mine-{n}") for n in range(5000)),
+        "1,000 cells of one's own",
+        lambda notebook: notebook["cells"].extend(code(f"def f{n}():\n    pass", f"mine-{n}") for n in range(1000)),
     ),
     Hostile("memory", "an array of 10 GB, in steps", first_line(MEMORY), None, "used more than 0.6 GB of memory"),
     Hostile(
