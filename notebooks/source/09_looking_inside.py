@@ -54,8 +54,8 @@ plots.show_sentences([("ur", sentence)])
 attention_view.show(encoder, tokenizer, sentence, layers=[0, 1, 2, 4, 7], layer=1, heads=[7])
 
 # %% [markdown]
-# Each piece looks at the one after it, whatever it is. The coloured squares switch heads on and off; a double click
-# leaves one alone. Take layer 2: a single head there does the same. Which?
+# Nearly every piece looks at the one after it, whatever it is. The coloured squares switch heads on and off; a double
+# click leaves one alone. Take layer 2: a single head there does the same. Which?
 
 # %% [markdown]
 # Now all 144 heads at once, on *Watoto wanacheza mpira*, the children play ball. A row is a layer; a click opens a
@@ -66,7 +66,7 @@ attention_view.show(encoder, tokenizer, "Watoto wanacheza mpira.", view="model")
 
 # %% [markdown]
 # A few do. But most thumbnails are fans that close in the corners: nearly every piece looks at the first token, or at
-# the first and the last. Those two are `<s>` and `</s>`. They mean nothing.
+# the first and the last. Those two are `<s>` and `</s>`. They stand for no word.
 #
 # Here are four heads as squares. A row looks, a column is looked at.
 
@@ -939,7 +939,7 @@ centred = {language: vectors - vectors.mean(dim=0) for language, vectors in test
 after = torch.tensor([[hits(centred["en"][:, k], centred[code][:, k]) for k in depths] for code in LANGUAGES[1:]])
 
 # %% [markdown]
-# Does the heap of fifteen languages come apart into sentences earlier now?
+# Will the curve begin higher now? By how much?
 
 # %%
 with plots.style():
