@@ -260,7 +260,7 @@ def report(found: dict) -> str:
             curve, weights = (part[f"largest difference to the shipped {name}"] for name in ("curve", "weights"))
             lines += [f"Largest difference to the shipped run: loss {curve:.1e}, weights {weights:.1e}.", ""]
         for split, table in losses.items():
-            rows = {name: perplexity.perplexities(table[name]) for name in ("model", "cloze", "unigram")}
+            rows = {name: perplexity.perplexities(table[name]) for name in ("model", "cloze", "bigram", "unigram")}
             lines += [
                 f"Perplexity, {split}:",
                 "",

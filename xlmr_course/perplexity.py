@@ -207,7 +207,7 @@ class Counts:
         anywhere[list(everything)] += list(everything.values())
         anywhere[list(special)] = 0
         self.alone, self.partners, self.anywhere = (x / x.sum() for x in (alone, partners, anywhere))
-        self.unigram, self.numbers = Numbers(), Numbers()
+        self.unigram, self.bigram, self.numbers = Numbers(), Numbers(), Numbers()
 
     def frequencies(self, numbers: Numbers) -> np.ndarray:
         """Q of each id, `(V,)`."""
@@ -220,15 +220,26 @@ class Counts:
         self.unigram = min(
             (Numbers(own=own) for own in GRID["own"]), key=lambda numbers: self._unigram_loss(tokens, numbers)
         )
-        table = self._table(places)
+        self.bigram = self._fitted(self._table(self._left_only(places)), self.bigram, rounds)
+        self.numbers = self._fitted(self._table(places), self.numbers, rounds)
+
+    def _fitted(self, table: dict[str, np.ndarray], numbers: Numbers, rounds: int) -> Numbers:
         for _ in range(rounds):
             for name, grid in GRID.items():
-                choices = [replace(self.numbers, **{name: value}) for value in grid]
-                self.numbers = min(choices, key=lambda numbers: -np.log(self._cloze(table, numbers)).mean())
+                choices = [replace(numbers, **{name: value}) for value in grid]
+                numbers = min(choices, key=lambda numbers: -np.log(self._cloze(table, numbers)).mean())
+        return numbers
+
+    def _left_only(self, places: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+        return [(left, token, self.mask) for left, token, _ in places]
 
     def unigram_loss(self, places: Sequence[tuple[int, int, int]]) -> float:
         """Nats per token, guessed by frequency alone. `places` are (left, token, right), as from `HeldOut.places`."""
         return self._unigram_loss([token for _, token, _ in places], self.unigram)
+
+    def bigram_loss(self, places: Sequence[tuple[int, int, int]]) -> float:
+        """Nats per token, guessed from the token to its left alone, as a language model by counting does."""
+        return float(-np.log(self._cloze(self._table(self._left_only(places)), self.bigram)).mean())
 
     def cloze_loss(self, places: Sequence[tuple[int, int, int]]) -> float:
         """Nats per token, guessed from the tokens to its left and right."""
@@ -284,21 +295,22 @@ class Counts:
 def counted_losses(
     tokenizer, train: Mapping[str, Sequence[str]], dev: HeldOut, *others: HeldOut
 ) -> list[dict[str, dict[str, float]]]:
-    """Both counting baselines, trained on `train` and tuned on `dev`, on dev and on each of `others`.
+    """The counting baselines, trained on `train` and tuned on `dev`, on dev and on each of `others`.
 
     Returns:
-        For each held-out set `{"unigram": {language: nats}, "cloze": {language: nats}}`.
+        For each held-out set `{"unigram": {language: nats}, "bigram": {…}, "cloze": {…}}`.
     """
     rows = {language: [tokenizer.encode(text) for text in texts] for language, texts in train.items()}
     everything = Counter(token for found in rows.values() for row in found for token in row)
     for special in tokenizer.all_special_ids:
         everything.pop(special, None)
-    results = [{"unigram": {}, "cloze": {}} for _ in (dev, *others)]
+    results = [{"unigram": {}, "bigram": {}, "cloze": {}} for _ in (dev, *others)]
     for language in dev.batches:
         counts = Counts(rows[language], everything, tokenizer)
         counts.fit(list(dev.places(language)))
         for result, held_out in zip(results, (dev, *others), strict=True):
             places = list(held_out.places(language))
             result["unigram"][language] = counts.unigram_loss(places)
+            result["bigram"][language] = counts.bigram_loss(places)
             result["cloze"][language] = counts.cloze_loss(places)
     return results

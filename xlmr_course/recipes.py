@@ -207,7 +207,7 @@ def summary(folder: Path) -> str:
     """A finished folder's perplexities by language as lines of text."""
     losses = json.loads((folder / "results.json").read_text(encoding="utf-8"))["losses"]
     split = "test" if "test" in losses else "dev"
-    who = [name for name in ("model", "cloze", "unigram") if name in losses[split]]
+    who = [name for name in ("model", "cloze", "bigram", "unigram") if name in losses[split]]
     lines = [f"perplexity on {split:<10}" + "".join(f"{name:>10}" for name in who)]
     for language in losses[split]["model"]:
         values = (perplexity.perplexities(losses[split][name])[language] for name in who)
@@ -276,8 +276,11 @@ def model_card(run: Run, results: Mapping[str, Any], given: Source) -> str:
     settings, config = run.settings, run.model.config
     split = "test" if "test" in results["losses"] else "dev"
     table = results["losses"][split]
-    who = [name for name in ("model", "cloze", "unigram") if name in table]
-    names = {"model": "this model", "cloze": "two neighbours, counted", "unigram": "frequency alone"}
+    who = [name for name in ("model", "cloze", "bigram", "unigram") if name in table]
+    names = {
+        "model": "this model", "cloze": "counts, both neighbours", "bigram": "counts, left neighbour",
+        "unigram": "counts, frequency alone",
+    }  # fmt: skip
     rows = [f"| language | {' | '.join(names[name] for name in who)} |", f"|---|{'--:|' * len(who)}"]
     for language in table["model"]:
         cells = " | ".join(f"{perplexity.perplexities(table[name])[language]:.1f}" for name in who)
