@@ -460,6 +460,7 @@ HOSTILE = (
         "a file without end",
         first_line("f = open('x', 'wb')\nwhile True:\n    f.write(bytes(1_000_000))"),
         ERROR,
+        reason="to disk",
         posix=True,
     ),
     Hostile(
