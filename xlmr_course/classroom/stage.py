@@ -66,9 +66,9 @@ class Stage:
         for name, found in shell.events.callbacks.items():
             # Matplotlib registers itself when a figure is first drawn.
             hooks[f"event {name}"] = tuple(f for f in found if not _module(f).startswith(("matplotlib", "IPython")))
-        hooks["ast_transformers"] = tuple(shell.ast_transformers)
-        hooks["input_transformers"] = tuple(shell.input_transformers_post)
-        hooks["cleanup"] = tuple(shell.input_transformer_manager.cleanup_transforms)
+        hooks["IPython's ast_transformers"] = tuple(shell.ast_transformers)
+        hooks["IPython's input_transformers"] = tuple(shell.input_transformers_post)
+        hooks["IPython's cleanup_transforms"] = tuple(shell.input_transformer_manager.cleanup_transforms)
         hooks["excepthook"] = sys.excepthook
         hooks["unraisablehook"] = sys.unraisablehook
         return hooks
