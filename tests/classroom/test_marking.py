@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from made_up import NAMES, cell, make, save, solved, student, written
 
-from xlmr_course.classroom import build, inside, proof, stage
+from xlmr_course.classroom import build, inside, plugin, proof, stage
 from xlmr_course.classroom.chapters import Chapter, CourseError, find
 from xlmr_course.classroom.marking import ExerciseResult, Marking, mark
 from xlmr_course.classroom.restore import released_notebook
@@ -282,6 +282,14 @@ def test_outcomes_become_verdicts_in_words(outcome, verdict, words):
     assert result.verdict == verdict
     assert words in f"{result.message} {result.hint} {result.next_step}"
     assert result.earned == (2 if verdict == "right" else 0)
+
+
+def test_a_request_is_one_cell_that_carries_any_text():
+    order = {"name": "first", "answer": 'x = \\\'\\\\n\\\'  # 你好\n"""', "checks": [["a", "b"]]}
+    code = plugin.code_of("conduct", **order)
+    call = code.splitlines()[-1]
+    assert call.startswith("xlmr_course.classroom.inside.conduct(")
+    assert json.loads(eval(call.split("conduct", 1)[1])) == order
 
 
 def test_definitions_and_bound_names_of_a_cell():
