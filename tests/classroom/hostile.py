@@ -489,7 +489,7 @@ HOSTILE = (
         "removes-folders",
         "empties its working folder, home and temporary folder",
         first_line(REMOVE),
-        reason="without a result",
+        reason="without a result|no kernel starts",
     ),
     Hostile("changes-folder", "os.chdir('/')", first_line("import os\nos.chdir('/')")),
     # --- the check ---
