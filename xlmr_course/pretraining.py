@@ -39,7 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 HISTORY = "history.jsonl"
-WAVES = 3.0  # how large the rows for positions begin, beside those for words
+WAVES = 1.0  # how large the rows for positions begin, beside those for words
 
 
 @dataclass(frozen=True)
