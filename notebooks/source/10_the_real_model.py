@@ -1202,7 +1202,7 @@ print(f"measured with {NAME}: {', '.join(measured)}")
 # the stand-in it is one random model against another.
 
 # %% tags=["nbval-ignore-output"]
-generator = torch.Generator().manual_seed(0)
+generator = torch.Generator().manual_seed(1)
 fresh = MaskedLM(Encoder(config, generator), generator).eval()
 yardstick = associations(fresh, GENDER, JOBS)
 rows = [(language, torch.tensor(measured[language]), torch.tensor(yardstick[language])) for language in measured]
