@@ -112,7 +112,8 @@ def grade_hostile() -> dict[str, object]:
             "name": entry.name,
             "what": entry.what,
             # without this machine's folders
-            "got": re.sub(r"'/\S+'", "…", grades[entry.name].reason) or ", ".join(r.verdict for r in grades[entry.name].results),
+            "got": re.sub(r"'/\S+'", "…", grades[entry.name].reason)
+            or ", ".join(r.verdict for r in grades[entry.name].results),
             "as_it_must": as_it_must(entry, grades[entry.name]),
             "seconds": grades[entry.name].seconds,
         }
