@@ -107,7 +107,7 @@ def test_a_pretrained_tiny_stays_below_8_megabytes(tmp_path):
     folder = checkpoints.save_pretrained(model, None, tmp_path)
     assert (folder / "model.safetensors").stat().st_size < 8_000_000
     assert model.config.max_tokens == 128
-    assert model.config.vocab_size == 8000
+    assert model.config.vocab_size == 4000
 
 
 # --- what files look like -------------------------------------------------------------------------------------------

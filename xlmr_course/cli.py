@@ -282,7 +282,7 @@ def pretrain(
     tokenizer: Annotated[
         str | None, typer.Option(help="of this checkpoint or folder; else a new one is trained")
     ] = None,
-    vocab_size: Annotated[int, typer.Option(min=10, help="ids of a new tokenizer")] = 8000,
+    vocab_size: Annotated[int, typer.Option(min=10, help="ids of a new tokenizer")] = 4000,
     steps: Annotated[int | None, typer.Option(min=1)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="rows a step, over all processes")] = None,
     length: Annotated[int | None, typer.Option(min=3, help="ids in a row")] = None,

@@ -32,7 +32,7 @@ from xlmr_course.training import warmup_decay
 LEARNING_RATES = {128: 5e-4, 384: 2e-4, 768: 2e-5, 1024: 1e-5}  # by hidden size
 # From this many rows on the word embeddings are frozen by default. XLM-R's 250,002 are most of `small`, `base` and
 # `large`; a few hundred sentences touch hardly any of them, and moving those would leave the other languages' rows
-# where they were. Frozen they need no gradient and no optimiser. `tiny` has 8,000, which cost nothing to train.
+# where they were. Frozen they need no gradient and no optimiser. `tiny` has 4,000, which cost nothing to train.
 MANY_WORDS = 100_000
 PRECISIONS = {"fp16": "float16", "bf16": "bfloat16"}  # accelerate's words for ours
 

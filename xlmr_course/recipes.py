@@ -29,9 +29,7 @@ from xlmr_course.training import TrainingError
 # A model that reads little and briefly is far from learning its texts by heart: dropout would only slow it down.
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 CONFIGS = {
-    # XLM-R's first weights, N(0, 0.02), suit a width of 768. In a model of 128 they pass on so little of a neighbour
-    # that attention takes long to find out that neighbours matter; 1/√128 passes on all of it.
-    "tiny": partial(XLMRConfig.tiny, **STILL, initializer_range=0.09),
+    "tiny": partial(XLMRConfig.tiny, **STILL),
     "small": XLMRConfig.small,
     "base": XLMRConfig.base,
     "large": XLMRConfig.large,
@@ -119,7 +117,7 @@ def pretrain_folder(
     dropout: float | None = None,
     checkpoint: str | Path | None = None,
     tokenizer: str | Path | None = None,
-    vocab_size: int = 8000,
+    vocab_size: int = 4000,
     device: str | None = None,
     tensorboard: bool = False,
     on_step: Callable[[int, MaskedLM], None] | None = None,
@@ -319,7 +317,7 @@ mask_token: <mask>
 **Training.** {results["steps"]:,} steps, {results["tokens"]:,} tokens, seed {settings.seed};
 {settings.batch_size} rows of up to {settings.length} ids a step{"" if settings.pack else ", one text a row"},
 peak learning rate {settings.learning_rate:g}, {settings.masking:.0%} of the tokens chosen, α = {settings.alpha:g}.
-`run.json` holds every setting, `history.jsonl` and `curves.png` the course of it.
+`run.json` holds every setting, `history.jsonl` the course of it.
 Versions: {", ".join(f"{name} {value}" for name, value in run.versions.items())}.
 
 **What it guesses.** Perplexity on held-out text ({split}), where every token is hidden once and always by `<mask>`:

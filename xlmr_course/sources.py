@@ -63,7 +63,7 @@ CHECKPOINTS = {
     for checkpoint in (
         Checkpoint(
             "tiny", None, None, "CC0-1.0",
-            8, 1_858_880, True, "pretrained by the course on its own corpus: 4 layers of 128, 8,000 ids",
+            4, 946_336, True, "pretrained by the course on its own corpus: 2 layers of 128, 4,000 ids",
         ),
         Checkpoint(
             "small", "intfloat/multilingual-e5-small", "614241f622f53c4eeff9890bdc4f31cfecc418b3", "MIT",

@@ -33,10 +33,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from xlmr_course import checkpoints, corpus, plots, sources, unigram
+from xlmr_course import checkpoints, corpus, plots, sources
 from xlmr_course.encoder import Encoder, XLMRConfig
 from xlmr_course.mlm import MaskedLM
-from xlmr_course.tokenizer import XLMRTokenizer
 
 # %% [markdown]
 # ## Which model is on this machine?
@@ -49,29 +48,18 @@ for name in ("large", "base", "small", "tiny"):
 
 # %% [markdown]
 # Two names carry the chapter. `NAME` is the largest model here that can guess a hidden word. `FEATURES` is the largest
-# pretrained encoder; it needs no head for guessing. If no model that guesses is here, a *stand-in* takes its place: the
-# shape of `tiny`, a vocabulary trained on the corpus, and random weights.
+# pretrained encoder; it needs no head for guessing.
 
 # %% tags=["nbval-ignore-output"]
 _ = torch.set_grad_enabled(False)
-NAME = next((name for name in ("large", "base", "tiny") if sources.available(name)), "stand-in")
+NAME = next(name for name in ("large", "base", "tiny") if sources.available(name))
 FEATURES = next((name for name in ("large", "base", "small") if sources.available(name)), NAME)
 print(f"guessing words: {NAME}; features: {FEATURES}")
 
-# %%
-WHERE = NAME
-if NAME == "stand-in":
-    WHERE = Path(tempfile.mkdtemp())
-    texts = [text for language in corpus.LANGUAGES for text in corpus.load(language, "train")["text"]]
-    own = XLMRTokenizer(unigram.train(texts, vocab_size=7995), model_max_length=128)
-    shape = XLMRConfig.tiny(vocab_size=len(own))
-    random = torch.Generator().manual_seed(0)
-    checkpoints.save_pretrained(MaskedLM(Encoder(shape, random), random), own, WHERE)
-
 # %% [markdown]
-# The outputs stored in this notebook come from a machine that had `small` and the stand-in. Every cell runs on it, and
-# every comparison with transformers holds for it as for `large`. But its *guesses* mean nothing. The text says so
-# wherever it matters.
+# The outputs stored in this notebook come from a machine that had `small` and `tiny`. Every comparison with
+# transformers holds for `tiny` as for `large`. But its *guesses* are those of a model that has read 6,300 sentences.
+# The text says so wherever it matters.
 
 # %% [markdown]
 # ## What it is
@@ -668,7 +656,7 @@ def encode(weights, ids, mask, config):
 # Now the file of the model that is here. Its shape comes from its `config.json`, its tensors lose the prefix.
 
 # %% tags=["nbval-ignore-output"]
-folder = sources.locate(WHERE)
+folder = sources.locate(NAME)
 config = checkpoints.read_config(folder)
 weights = {name.removeprefix("roberta."): tensor for name, tensor in checkpoints.read_tensors(folder).items()}
 print(f"{NAME}: {config.num_hidden_layers} layers, {config.num_attention_heads} heads, width {config.hidden_size}")
@@ -677,7 +665,7 @@ print(f"{NAME}: {config.num_hidden_layers} layers, {config.num_attention_heads} 
 # And transformers beside it, on the same file. Five sentences in five scripts: does every state agree?
 
 # %%
-tokenizer = checkpoints.load_tokenizer(WHERE)
+tokenizer = checkpoints.load_tokenizer(NAME)
 batch = tokenizer(["Hello world!", "नमस्ते दुनिया", "مرحبا بالعالم", "你好，世界", "Καλημέρα κόσμε, τι κάνεις σήμερα;"])
 ids, mask = batch["input_ids"], batch["attention_mask"]
 real = mask.bool()
@@ -818,7 +806,7 @@ def fill(ids: list[int], scores: torch.Tensor, tokens: list[str], mask_id: int, 
 # probabilities?
 
 # %%
-model = checkpoints.load_masked_lm(WHERE)
+model = checkpoints.load_masked_lm(NAME)
 
 
 def guess(text: str, k: int = 5) -> list[tuple[str, float]]:
@@ -847,9 +835,8 @@ plots.show_sentences(rows, ("", f"guess of {NAME}", "ours", "transformers"))
 # The card prints *fashion*, 0.1056, as the first answer. That number is the card's, not ours. It stands in the cards
 # of both base and large, so it can be true of one of them at most. With `large` here, the table above tells you.
 #
-# What you see in the stored output are guesses of the stand-in. All its 8,000 words are about equally likely, and it
-# has no reason for any of them. That ours and transformers' agree is worth something all the same: it holds for any
-# weights.
+# What you see in the stored output are guesses of `tiny`: endings of words, and it has never heard of fashion. That
+# ours and transformers' agree is worth something all the same: it holds for any weights.
 
 # %% [markdown]
 # ## In nine languages
@@ -875,8 +862,8 @@ plots.show_sentences(rows, ("", "sentence", f"first three guesses of {NAME}"))
 # With `large`, look for France in nine languages. And ask yourself what it would prove: that the model knows a
 # capital, or that two words stand together often?
 #
-# The stand-in does not find France. But one sentence can't say what a model is worth. So hide a piece in every dev
-# sentence, the fifth, and count how often the first guess is right. Random weights should score about nothing.
+# `tiny` does not find France. But one sentence can't say what a model is worth. So hide a piece in every dev sentence,
+# the fifth, and count how often the first guess is right.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -939,9 +926,9 @@ for language in ("de", "el", "ar", "th", "sw"):
 # %% [markdown]
 # In the stored output, `small` finds nearly all. It was trained for just that, after its pretraining.
 #
-# And the stand-in? It has learned nothing, and still finds every third German sentence. Names are spelled alike in
-# German and English, and equal pieces have equal vectors. In Greek, Arabic or Thai letters that help is gone. So a
-# score well above chance need not mean that anything was understood.
+# And `tiny`? It finds a little in German and Swahili, and next to nothing in Greek, Arabic and Thai. Names are spelled
+# alike in German and English, and equal pieces have equal vectors. In other letters that help is gone. So a score well
+# above chance need not mean that anything was understood.
 #
 # Where is `large` between the two? It was never trained to compare sentences either. Measure before you build a
 # search on it.
@@ -1159,7 +1146,7 @@ for language, (_, first, second) in GENDER.items():
     print(language, *(" ".join(own.tokenize(f"{first} {second}")) for own in (xlmr, tokenizer)), sep="   ")
 
 # %% [markdown]
-# In XLM-R's vocabulary each is one. In a small one, of 8,000 pieces, most are cut. Then a word gets as many gaps as it
+# In XLM-R's vocabulary each is one. In `tiny`'s, of 4,000 pieces, most are cut. Then a word gets as many gaps as it
 # has pieces, and their log-probabilities are added. That favours the shorter word. But it does so with the job and
 # without it, and the difference cancels it.
 
@@ -1198,8 +1185,7 @@ measured = associations(model, GENDER, JOBS)
 print(f"measured with {NAME}: {', '.join(measured)}")
 
 # %% [markdown]
-# What would a model say that has learned nothing? The same shape with fresh random weights gives the yardstick. Beside
-# the stand-in it is one random model against another.
+# What would a model say that has learned nothing? The same shape with fresh random weights gives the yardstick.
 
 # %% tags=["nbval-ignore-output"]
 generator = torch.Generator().manual_seed(1)
@@ -1227,10 +1213,8 @@ plots.show(
 )
 
 # %% [markdown]
-# The dots differ, they even differ by language, and there is nothing behind them. That is what noise looks like.
-#
-# Would a model trained on the course's own corpus do better? How often would it have seen these words at all, in 420
-# training sentences a language?
+# The dots differ, and differ by language. Beside an untrained model they look large. Is there anything behind them? How
+# often has `tiny` seen these words at all, in 420 training sentences a language?
 
 # %%
 for language, jobs in JOBS.items():
@@ -1270,9 +1254,9 @@ for language, values in by_country.items():
     print(language, {c: round(v, 1) for c, v in zip(COUNTRIES["en"], values, strict=True)})
 
 # %% [markdown]
-# Of the stand-in this says nothing. With `large` the cell says what the web wrote about these countries, in three
-# languages that agree or don't. Add
-# frames, countries and pairs of your own before you believe a row. Then ask what your application would do with it.
+# Of `tiny` this says next to nothing. With `large` the cell says what the web wrote about these countries, in three
+# languages that agree or don't. Add frames, countries and pairs of your own before you believe a row. Then ask what
+# your application would do with it.
 #
 # Three habits for a measure like this one:
 #

@@ -47,6 +47,7 @@ KERNEL_ENVIRONMENT = {
     # Progress bars belong on a learner's screen, not into a stored output.
     "TQDM_DISABLE": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # transformers asks it, too
     # Waiting threads sleep rather than spin. On a busy machine spinning made a chapter several times slower.
     "OMP_WAIT_POLICY": "PASSIVE",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
@@ -292,13 +293,16 @@ def _reuse_outputs(chapter: Chapter, solved: NotebookNode) -> None:
 
 
 def _tidy(notebook: NotebookNode) -> None:
-    """Take out what differs from run to run: times, and how a stream happened to be cut."""
+    """Take out what differs from run to run: times, widgets' random ids, and how a stream happened to be cut."""
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
             continue
         merged: list[NotebookNode] = []
         for output in cell.outputs:
+            if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+                continue
             last = merged[-1] if merged else None
             if last is not None and output.output_type == last.output_type == "stream" and output.name == last.name:
                 last.text += output.text
