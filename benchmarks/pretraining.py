@@ -264,8 +264,8 @@ def report(found: dict) -> str:
             lines += [
                 f"Perplexity, {split}:",
                 "",
-                "| language | tiny | cloze counts | frequencies |",
-                "|---|--:|--:|--:|",
+                "| language | tiny | counts, both neighbours | counts, left neighbour | counts, frequency alone |",
+                "|---|--:|--:|--:|--:|",
             ]
             lines += [
                 f"| {language} | " + " | ".join(f"{rows[name][language]:.1f}" for name in rows) + " |"
