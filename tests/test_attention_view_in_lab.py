@@ -63,7 +63,7 @@ def lab(tmp_path, environment):
         patiently(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=5).status)
         yield f"http://127.0.0.1:{port}/lab/tree"
     finally:
-        server.terminate()
+        server.kill()  # it holds nothing that it would have to save
         server.wait(30)
 
 
@@ -94,7 +94,7 @@ def page(tmp_path):
         yield send
         connection.close()
     finally:
-        browser.terminate()
+        browser.kill()
         browser.wait(30)
 
 
