@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,5 +104,6 @@ def _check(device: str) -> None:
 
 
 def _leave() -> None:
+    gc.collect()  # a model that is still in a cycle holds on to the group, whose threads must end before Python does
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
