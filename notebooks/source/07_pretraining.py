@@ -294,8 +294,8 @@ for name, fill in (("one sentence a row", streams.single), ("packed", streams.pa
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `if len(row) + len(text) + 1 > length:` put the row away and begin with `[0]`; then `row = [*row, *text, 2]`. After the
-# loop one row is still in your hand.
+# `if len(row) + len(text) + 1 > length:` put the row away and begin with `[0]`; then `row = [*row, *text, 2]`. After
+# the loop one row is still in your hand.
 #
 # </details>
 
