@@ -333,6 +333,7 @@ take a real XLM-R.
 
 ```python
 from transformers import pipeline
+
 pipeline("fill-mask", model="this/folder")("… <mask> …")
 ```
 """
