@@ -60,6 +60,6 @@ def shares(batch: Sequence[int], rank: int, processes: int, parts: int) -> list[
     return [part for part in (mine[first::parts] for first in range(parts)) if part]
 
 
-def pad(ids: Sequence[Sequence[int]], padding: int) -> Tensor:
-    """Lists of ids as one tensor `(B, T)`, filled up on the right."""
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True, padding_value=padding)
+def pad(ids: Sequence[Sequence[int] | Tensor], padding: int) -> Tensor:
+    """Lists (or tensors) of ids as one tensor `(B, T)`, filled up on the right."""
+    return torch.nn.utils.rnn.pad_sequence([torch.as_tensor(i) for i in ids], batch_first=True, padding_value=padding)

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from xlmr_course.batches import pad
 from xlmr_course.mlm import IGNORED, MaskedLM
 
 ROWS = 64  # in a batch
@@ -78,7 +79,7 @@ class HeldOut:
                 raise ValueError(f"the held-out text of {language!r} is empty; give it some or leave the language out")
             rows.sort(key=lambda row: len(row[0]))
             made[language] = [
-                (_pad([i for i, _ in part], tokenizer.pad_token_id), _pad([labels for _, labels in part], IGNORED))
+                (pad([i for i, _ in part], tokenizer.pad_token_id), pad([labels for _, labels in part], IGNORED))
                 for part in (rows[start : start + ROWS] for start in range(0, len(rows), ROWS))
             ]
         return cls(made)
@@ -133,10 +134,6 @@ def perplexities(losses: Mapping[str, float]) -> dict[str, float]:
 def mean(losses: Mapping[str, float]) -> float:
     """The mean over languages, each counting alike."""
     return sum(losses.values()) / len(losses)
-
-
-def _pad(rows: list[Tensor], value: int) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
 
 
 # --- by counting ----------------------------------------------------------------------------------------------------

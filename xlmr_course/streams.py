@@ -20,6 +20,7 @@ from datasets.distributed import split_dataset_by_node
 from torch import Tensor
 
 from xlmr_course import corpus
+from xlmr_course.batches import pad
 from xlmr_course.training import TrainingError
 
 log = logging.getLogger(__name__)
@@ -227,8 +228,8 @@ class Rows:
     def batch(self, rows: int) -> tuple[Tensor, list[str]]:
         """The next rows, `(rows, longest)` filled up with `<pad>`, and the language of each."""
         languages = [self.sampler.draw() for _ in range(rows)]
-        ids = [torch.tensor(self._next_row(self.documents[language], self.length)) for language in languages]
-        return torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.padding), languages
+        ids = [self._next_row(self.documents[language], self.length) for language in languages]
+        return pad(ids, self.padding), languages
 
     def frequencies(self, size: int, most: int = 1000) -> Tensor:
         """How often each of `size` ids is met, in the proportions of α: shares that add up to 1, none of them zero.
